@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # torch takes a second to import, and the names of metrics do
 
 @dataclass(frozen=True)
 class Answers:
-    """The answer ids of a batch on a device, padded on the right; the masks tell real from padding."""
+    """The answer ids of a batch on a device; the masks tell real ones from padding."""
 
     correct: Int[Tensor, "batch n_correct"]
     correct_mask: Bool[Tensor, "batch n_correct"]
