@@ -1,0 +1,55 @@
+"""Where an artifact comes from: which stage and cell, on what, how long, with which versions.
+
+Provenance is a JSON object. It is kept in the Parquet metadata and beside the file; it is no part
+of the content digest, so the same rows made elsewhere or later are the same artifact.
+"""
+
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+
+_DISTRIBUTIONS = ("circuit-grid", "torch", "transformer_lens", "pyarrow")
+
+
+def provenance(
+    stage: str,
+    cell: str,
+    seconds: float,
+    peak_bytes: int | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    parts: Sequence[str] = (),
+) -> dict[str, object]:
+    """The provenance of a stage that has just finished, with versions and the time now.
+
+    `seconds` is the stage's own wall time, `peak_bytes` its peak memory. `parts` are the keys of
+    the artifacts whose seconds count as this stage's too: the shards of an attribution.
+    """
+    return {
+        "stage": stage,
+        "cell": cell,
+        "seconds": float(seconds),
+        "peak_bytes": peak_bytes,
+        "device": device,
+        "dtype": dtype,
+        "parts": list(parts),
+        "versions": versions(),
+        "finished_at": now(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what makes the numbers; what is not installed is left out."""
+    found = {"python": platform.python_version()}
+    for name in _DISTRIBUTIONS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def now() -> str:
+    """The time as ISO 8601 in UTC, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

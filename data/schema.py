@@ -1,0 +1,256 @@
+"""Every table that is ever persisted: its columns, their types and what they mean.
+
+A star: dimensions (`models`, `graphs`, `edges`, `nodes`, `datasets`, `examples`, `methods`) and
+facts (`shards`, `scores`, `circuits`, `members`, `evaluations`, `example_values`, `baselines`,
+`baseline_values`). Ids that name content are lower-case hexadecimal keys, ids within one of them
+(`edge_id`, `node_id`, `example_id`) are small integers. A table's `key` columns tell its rows
+apart. A *companion* is written under its primary's key, before it: the primary is complete only
+where all its companions are.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from data.errors import StoreError
+
+SCHEMA_VERSION = 1
+
+TEXT, FLAG, REAL = pa.string(), pa.bool_(), pa.float64()
+ID, BIG = pa.int32(), pa.int64()
+TOKENS = pa.list_(pa.field("token", pa.int32(), nullable=False))
+
+
+@dataclass(frozen=True)
+class Table:
+    """One kind of artifact: a name, what a row is, and the schema its files have."""
+
+    name: str
+    row: str
+    schema: pa.Schema
+    key: tuple[str, ...]
+    companion_of: str | None = None
+
+    @property
+    def text_columns(self) -> list[str]:
+        """The columns that are dictionary-encoded in the files."""
+        return [field.name for field in self.schema if field.type == TEXT]
+
+
+def _declare(
+    name: str,
+    row: str,
+    key: str,
+    *columns: tuple[str, pa.DataType, str],
+    companion_of: str | None = None,
+) -> Table:
+    """A table from (column, type, description) triples; a column that may be null ends in `?`."""
+    fields = [
+        pa.field(
+            column.rstrip("?"), kind, column.endswith("?"), metadata={"description": description}
+        )
+        for column, kind, description in columns
+    ]
+    metadata = {"description": f"one row is {row}"}
+    return Table(name, row, pa.schema(fields, metadata), tuple(key.split()), companion_of)
+
+
+MODELS = _declare(
+    "models", "a model", "model",
+    ("model", TEXT, "fingerprint: digest of the weights"),
+    ("name", TEXT, "the name it was loaded by"),
+    ("family", TEXT, "architecture family, such as gpt2"),
+    ("n_layers", ID, "number of layers"),
+    ("n_heads", ID, "query heads per layer"),
+    ("d_model", ID, "width of the residual stream"),
+    ("d_head", ID, "width of a head"),
+    ("n_parameters", BIG, "number of parameters"),
+    ("dtype?", TEXT, "dtype of the weights as loaded"),
+)  # fmt: skip
+
+GRAPHS = _declare(
+    "graphs", "the computational graph of an architecture", "graph",
+    ("graph", TEXT, "digest of the graph"),
+    ("n_layers", ID, "number of layers"),
+    ("n_heads", ID, "query heads per layer"),
+    ("parallel", FLAG, "whether attention and MLP of a layer read the same stream"),
+    ("n_writers", ID, "number of writers"),
+    ("n_readers", ID, "number of readers"),
+    ("n_nodes", ID, "number of nodes: the writers and logits"),
+    ("n_edges", ID, "number of edges that exist"),
+)  # fmt: skip
+
+EDGES = _declare(
+    "edges", "an edge of a graph", "graph edge_id",
+    ("graph", TEXT, "the graph it belongs to"),
+    ("edge_id", ID, "position among the graph's edges, row by row over (writer, reader)"),
+    ("edge", TEXT, "name, such as a0.h3->m2"),
+    ("writer_id", ID, "position of the writer"),
+    ("reader_id", ID, "position of the reader"),
+    ("writer", TEXT, "name of the writer"),
+    ("reader", TEXT, "name of the reader"),
+    ("kind", TEXT, "what the reader feeds: q, k, v, mlp or logits"),
+    ("writer_layer", ID, "layer of the writer; -1 for input"),
+    ("writer_head?", ID, "head of the writer; null if it is none"),
+    ("reader_layer", ID, "layer of the reader; n_layers for logits"),
+    ("reader_head?", ID, "head of the reader; null if it is none"),
+    companion_of="graphs",
+)  # fmt: skip
+
+NODES = _declare(
+    "nodes", "a node of a graph", "graph node_id",
+    ("graph", TEXT, "the graph it belongs to"),
+    ("node_id", ID, "position among the nodes: the writers in order, then logits"),
+    ("node", TEXT, "name, such as a0.h3"),
+    ("kind", TEXT, "input, head, mlp or logits"),
+    ("layer", ID, "layer; -1 for input, n_layers for logits"),
+    ("head?", ID, "head; null if it is none"),
+    companion_of="graphs",
+)  # fmt: skip
+
+DATASETS = _declare(
+    "datasets", "a set of clean and corrupted examples", "dataset",
+    ("dataset", TEXT, "id of the dataset"),
+    ("task", TEXT, "the task it was made for"),
+    ("source", TEXT, "task name or file it came from"),
+    ("split", TEXT, "train, validation, test or all"),
+    ("seed?", BIG, "seed of the generator; null if nothing was drawn"),
+    ("asked?", ID, "number of examples asked for; null for all there are"),
+    ("n_examples", ID, "number of examples kept"),
+    ("dropped_json", TEXT, "examples dropped in alignment: JSON object, reason to count"),
+    ("tokenizer", TEXT, "digest of the tokenizer"),
+)  # fmt: skip
+
+EXAMPLES = _declare(
+    "examples", "an example of a dataset", "dataset example_id",
+    ("dataset", TEXT, "the dataset it belongs to"),
+    ("example_id", ID, "position in the dataset"),
+    ("clean", TEXT, "clean text"),
+    ("corrupted", TEXT, "corrupted text"),
+    ("clean_tokens", TOKENS, "token ids of the clean text"),
+    ("corrupted_tokens", TOKENS, "token ids of the corrupted text, as many"),
+    ("correct", TOKENS, "token ids of the correct answers"),
+    ("incorrect", TOKENS, "token ids of the incorrect answers"),
+    companion_of="datasets",
+)  # fmt: skip
+
+METHODS = _declare(
+    "methods", "an attribution method with its options", "method",
+    ("method", TEXT, "id of method and options"),
+    ("name", TEXT, "name, such as EAP-IG-inputs"),
+    ("level", TEXT, "edge, node or neuron"),
+    ("intervention?", TEXT, "what replaces a contribution; null for methods that take none"),
+    ("steps?", ID, "points on the path; null for methods without a path"),
+    ("quadrature?", TEXT, "quadrature rule; null for methods without a path"),
+    ("metric?", TEXT, "metric whose loss is attributed; null for methods that take none"),
+)  # fmt: skip
+
+SHARDS = _declare(
+    "shards", "the sums over a shard's examples for one edge", "shard_index edge_id",
+    ("shard_index", ID, "position of the shard in its dataset"),
+    ("first_example", ID, "first example of the shard"),
+    ("n_examples", ID, "number of examples in the shard"),
+    ("edge_id", ID, "the edge"),
+    ("total", REAL, "sum of the examples' scores"),
+    ("total_of_squares", REAL, "sum of the squares of the examples' scores"),
+)  # fmt: skip
+
+SCORES = _declare(
+    "scores", "the score of an edge", "scores edge_id",
+    ("scores", TEXT, "id of the set of scores: the key of its artifact"),
+    ("model", TEXT, "the model"),
+    ("graph", TEXT, "its graph"),
+    ("dataset", TEXT, "the dataset scored on"),
+    ("method", TEXT, "the method"),
+    ("level", TEXT, "edge, node or neuron"),
+    ("edge_id", ID, "the edge"),
+    ("score", REAL, "mean over examples; positive means that the edge helps the task"),
+    ("standard_error?", REAL, "standard error of the mean; null or NaN for a single example"),
+    ("n_examples", ID, "number of examples"),
+)  # fmt: skip
+
+CIRCUITS = _declare(
+    "circuits", "a circuit extracted from scores", "circuit",
+    ("circuit", TEXT, "id of the circuit"),
+    ("scores", TEXT, "the scores it was extracted from"),
+    ("graph", TEXT, "its graph"),
+    ("level", TEXT, "edge, node or neuron"),
+    ("algorithm", TEXT, "top-n, threshold or greedy"),
+    ("absolute", FLAG, "whether edges were ranked by |score|"),
+    ("size_asked?", REAL, "fraction of all edges asked for; null if none was"),
+    ("edges_asked?", ID, "number of edges asked for; null if none was"),
+    ("n_edges", ID, "number of edges in it, after pruning"),
+    ("n_nodes", ID, "number of nodes in it"),
+    ("fraction", REAL, "achieved: n_edges over the graph's n_edges, in [0, 1]"),
+)  # fmt: skip
+
+MEMBERS = _declare(
+    "members", "an edge of a circuit", "circuit edge_id",
+    ("circuit", TEXT, "the circuit"),
+    ("edge_id", ID, "the edge"),
+    companion_of="circuits",
+)  # fmt: skip
+
+EVALUATIONS = _declare(
+    "evaluations", "the metric of a circuit on a dataset", "evaluation",
+    ("evaluation", TEXT, "id of the evaluation"),
+    ("circuit", TEXT, "the circuit that was run"),
+    ("model", TEXT, "the model"),
+    ("dataset", TEXT, "the dataset it was run on"),
+    ("metric", TEXT, "the metric"),
+    ("mean", REAL, "mean of the metric over examples"),
+    ("standard_error?", REAL, "standard error of the mean; null or NaN for a single example"),
+    ("faithfulness?", REAL, "(m(C) - m(empty)) / (m(model) - m(empty)); null where undefined"),
+    ("n_examples", ID, "number of examples"),
+)  # fmt: skip
+
+EXAMPLE_VALUES = _declare(
+    "example_values", "the metric of a circuit on one example", "evaluation example_id",
+    ("evaluation", TEXT, "the evaluation"),
+    ("example_id", ID, "the example"),
+    ("value", REAL, "the metric"),
+    companion_of="evaluations",
+)  # fmt: skip
+
+BASELINES = _declare(
+    "baselines", "the metric of the whole model on clean or corrupted inputs", "baseline run",
+    ("baseline", TEXT, "id of the baseline"),
+    ("model", TEXT, "the model"),
+    ("dataset", TEXT, "the dataset"),
+    ("intervention", TEXT, "the intervention whose empty circuit `corrupted` stands for"),
+    ("metric", TEXT, "the metric"),
+    ("run", TEXT, "clean or corrupted"),
+    ("mean", REAL, "mean of the metric over examples"),
+    ("standard_error?", REAL, "standard error of the mean; null or NaN for a single example"),
+    ("n_examples", ID, "number of examples"),
+)  # fmt: skip
+
+BASELINE_VALUES = _declare(
+    "baseline_values", "the metric of the model on one example", "baseline run example_id",
+    ("baseline", TEXT, "the baseline"),
+    ("run", TEXT, "clean or corrupted"),
+    ("example_id", ID, "the example"),
+    ("value", REAL, "the metric"),
+    companion_of="baselines",
+)  # fmt: skip
+
+TABLES: Mapping[str, Table] = {
+    table.name: table
+    for table in (
+        MODELS, GRAPHS, EDGES, NODES, DATASETS, EXAMPLES, METHODS,
+        SHARDS, SCORES, CIRCUITS, MEMBERS, EVALUATIONS, EXAMPLE_VALUES, BASELINES, BASELINE_VALUES,
+    )
+}  # fmt: skip
+
+
+def table(kind: str) -> Table:
+    """The declaration of a kind; StoreError if there is no such table."""
+    if kind not in TABLES:
+        raise StoreError(f"There is no table {kind!r}: the tables are {', '.join(TABLES)}.")
+    return TABLES[kind]
+
+
+def companions(kind: str) -> Iterator[str]:
+    """The kinds that must exist under the same key before `kind` is complete."""
+    return (other.name for other in TABLES.values() if other.companion_of == kind)
