@@ -1,0 +1,130 @@
+"""Examples as tensors: padded on the right, cut into batches that fit a byte budget.
+
+Before the first position where clean and corrupted tokens differ, every activation is the same in
+both runs and in every run between them. A batch therefore keeps its shared prefix apart: it is run
+once, and all else happens on the suffix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from circuits.architecture import Architecture
+from circuits.errors import CircuitError
+from tasks import Answers, Example
+
+DEFAULT_MEMORY_BUDGET = 2 << 30  # bytes
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Some examples of a dataset on a device; `pos` counts from the end of the shared prefix."""
+
+    indices: tuple[int, ...]  # which examples of the dataset these are
+    prefix: Int[Tensor, "batch prefix"]
+    clean: Int[Tensor, "batch pos"]
+    corrupted: Int[Tensor, "batch pos"]
+    real: Bool[Tensor, "batch pos"]  # False on padding
+    last: Int[Tensor, " batch"]  # the answer position
+    answers: Answers
+
+    @property
+    def size(self) -> int:
+        """How many examples the batch has."""
+        return len(self.indices)
+
+
+def shared_prefix(examples: Sequence[Example]) -> int:
+    """How many positions at the start all examples share between clean and corrupted.
+
+    Every example keeps at least its answer position outside the prefix.
+    """
+    return min(min(example.shared_prefix, example.length - 1) for example in examples)
+
+
+def make_batch(
+    examples: Sequence[Example],
+    indices: Sequence[int],
+    device: torch.device,
+    *,
+    suffix_only: bool = True,
+) -> Batch:
+    """The batch of the examples at `indices`; `suffix_only=False` keeps whole prompts."""
+    chosen = [examples[i] for i in indices]
+    n_prefix = shared_prefix(chosen) if suffix_only else 0
+    longest = max(example.length for example in chosen)
+
+    def padded(rows: list[tuple[int, ...]]) -> Tensor:
+        ids = [row + (row[-1],) * (longest - len(row)) for row in rows]
+        return torch.tensor(ids, dtype=torch.long, device=device)
+
+    clean = padded([example.clean_tokens for example in chosen])
+    corrupted = padded([example.corrupted_tokens for example in chosen])
+    last = torch.tensor([example.length - 1 - n_prefix for example in chosen], device=device)
+    positions = torch.arange(longest - n_prefix, device=device)
+    return Batch(
+        indices=tuple(indices),
+        prefix=clean[:, :n_prefix],
+        clean=clean[:, n_prefix:],
+        corrupted=corrupted[:, n_prefix:],
+        real=positions[None, :] <= last[:, None],
+        last=last,
+        answers=Answers.of(chosen, device),
+    )
+
+
+def batches(
+    examples: Sequence[Example],
+    device: torch.device,
+    memory_budget: int,
+    bytes_of: Callable[[int, int, int], int],
+    *,
+    suffix_only: bool = True,
+) -> Iterator[Batch]:
+    """Cut examples into batches, alike ones together, each within the budget if one example is.
+
+    `bytes_of(n_examples, n_prefix, longest)` says what a batch takes.
+    """
+    order = sorted(
+        range(len(examples)),
+        key=lambda i: (examples[i].shared_prefix, examples[i].length),
+    )
+    current: list[int] = []
+    for index in order:
+        wider = [examples[i] for i in [*current, index]]
+        n_prefix = shared_prefix(wider) if suffix_only else 0
+        longest = max(example.length for example in wider)
+        if current and bytes_of(len(wider), n_prefix, longest) > memory_budget:
+            yield make_batch(examples, current, device, suffix_only=suffix_only)
+            current = []
+        current.append(index)
+    if current:
+        yield make_batch(examples, current, device, suffix_only=suffix_only)
+
+
+def check_examples(examples: Sequence[Example], architecture: Architecture) -> None:
+    """Refuse examples the model cannot take: too long a prompt, a token it does not have."""
+    if not examples:
+        raise CircuitError("the dataset has no examples")
+    for index, example in enumerate(examples):
+        if example.length > architecture.n_positions:
+            raise CircuitError(
+                f"example {index} has {example.length} tokens, but the model takes at most "
+                f"{architecture.n_positions}"
+            )
+        ids = (
+            *example.clean_tokens,
+            *example.corrupted_tokens,
+            *example.correct,
+            *example.incorrect,
+        )
+        if min(ids) < 0 or max(ids) >= architecture.d_vocab:
+            raise CircuitError(
+                f"example {index} has a token id outside 0–{architecture.d_vocab - 1}: was the "
+                f"dataset made with another tokenizer?"
+            )

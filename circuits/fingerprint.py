@@ -1,0 +1,116 @@
+"""A name for what a model computes: the digest of its weights and of the settings that shape it.
+
+Two directories, or two names on a hub, with the same weights have the same fingerprint, however the
+weights are split over files; one changed weight, or another activation function, gives another one.
+It is read from the checkpoint's files: no model is built for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+from circuits.architecture import Family, family_of
+from circuits.errors import ModelError
+
+_CHUNK = 1 << 22
+
+
+def fingerprint_of_directory(directory: Path, name: str) -> str:
+    """The SHA-256, in hex, of a Hugging Face directory's weights and function-shaping settings.
+
+    Raises `ModelError` where there is no readable configuration or weights file.
+    """
+    config = read_config(directory, name)
+    family = family_of(config.get("model_type"), name)
+    settings = {key: config.get(key, value) for key, value in family.function_settings.items()}
+    tied = settings.get("tie_word_embeddings", False)
+    digests = {
+        tensor: digest
+        for tensor, digest in _tensors(directory, name, family)
+        if not tensor.endswith(family.not_weights) and not (tied and tensor == "lm_head.weight")
+    }
+    text = json.dumps([config["model_type"], settings, digests], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_config(directory: Path, name: str) -> dict:
+    """The `config.json` of a directory; raises `ModelError` where there is none to read."""
+    path = directory / "config.json"
+    try:
+        config = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ModelError(
+            f"the directory of the model {name!r} has no config.json: give a Hugging Face "
+            f"directory, as save_pretrained writes it"
+        ) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ModelError(f"config.json of the model {name!r} is not JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise ModelError(f"config.json of the model {name!r} is not a JSON object")
+    return config
+
+
+def _tensors(directory: Path, name: str, family: Family) -> Iterator[tuple[str, str]]:
+    files = sorted(directory.glob("*.safetensors"))
+    if files:
+        for file in files:
+            yield from (
+                (tensor.removeprefix(family.checkpoint_prefix), digest)
+                for tensor, digest in _safetensors_digests(file, name)
+            )
+        return
+    files = sorted(directory.glob("pytorch_model*.bin"))
+    if not files:
+        raise ModelError(
+            f"the directory of the model {name!r} has no weights: a *.safetensors or a "
+            f"pytorch_model*.bin file is needed"
+        )
+    import torch
+
+    for file in files:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        for tensor, value in state.items():
+            raw = value.contiguous().flatten().view(torch.uint8).numpy().tobytes()
+            header = f"{_DTYPE_NAMES.get(str(value.dtype), value.dtype)} {list(value.shape)}"
+            digest = hashlib.sha256(header.encode() + raw).hexdigest()
+            yield tensor.removeprefix(family.checkpoint_prefix), digest
+
+
+_DTYPE_NAMES = {
+    "torch.float64": "F64",
+    "torch.float32": "F32",
+    "torch.float16": "F16",
+    "torch.bfloat16": "BF16",
+}
+
+
+def _safetensors_digests(file: Path, name: str) -> Iterator[tuple[str, str]]:
+    """Each tensor's name and the digest of its dtype, shape and bytes, read in pieces."""
+    try:
+        with file.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            if length > file.stat().st_size:
+                raise ValueError("the header is longer than the file")
+            header = json.loads(stream.read(length))
+            header.pop("__metadata__", None)
+            for tensor, entry in header.items():
+                begin, end = entry["data_offsets"]
+                digest = hashlib.sha256(f"{entry['dtype']} {entry['shape']}".encode())
+                stream.seek(8 + length + begin)
+                remaining = end - begin
+                while remaining:
+                    piece = stream.read(min(_CHUNK, remaining))
+                    if not piece:
+                        raise ValueError(f"the file ends within {tensor}")
+                    digest.update(piece)
+                    remaining -= len(piece)
+                yield tensor, digest.hexdigest()
+    except (struct.error, ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"the weights file {file.name} of the model {name!r} is damaged ({error}): "
+            f"fetch or save it again"
+        ) from None

@@ -1,0 +1,260 @@
+"""Load a model: a bundled one, a local Hugging Face directory, or a name on the hub.
+
+The model is TransformerLens' `TransformerBridge` around the Hugging Face model: weights as
+published, nothing folded or centred, logits equal to transformers'.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+import data.bundled
+from circuits.architecture import FAMILIES, Architecture, Family, Layer, architecture_of
+from circuits.errors import ModelError
+from circuits.fingerprint import fingerprint_of_directory, read_config
+from circuits.graph import Graph
+
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float64": torch.float64,
+}
+_BUNDLED = "bundled/"
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A loaded model, its tokenizer, and what the graph must know of it."""
+
+    name: str
+    bridge: Any  # transformer_lens.model_bridge.TransformerBridge
+    tokenizer: Any  # transformers.PreTrainedTokenizerBase
+    architecture: Architecture
+    fingerprint: str
+    device: torch.device
+    dtype: torch.dtype
+
+    def __repr__(self) -> str:
+        a = self.architecture
+        return (
+            f"Model({self.name!r}, {a.family}, {a.n_layers} layers, {a.n_heads} heads, "
+            f"d_model {a.d_model}, {str(self.dtype).removeprefix('torch.')}, {self.device})"
+        )
+
+    @property
+    def graph(self) -> Graph:
+        """The graph of the model's writers and readers."""
+        return self.architecture.graph
+
+    @cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        """The model's blocks, taken apart."""
+        return tuple(self._family.layer(self.bridge, i) for i in range(self.architecture.n_layers))
+
+    def logits(self, stream: Float[Tensor, "... d_model"]) -> Float[Tensor, "... vocab"]:
+        """What the model says at positions whose final residual stream is given."""
+        return self._family.logits(self.bridge, stream)
+
+    @property
+    def _family(self) -> Family:
+        return FAMILIES[self.bridge.original_model.config.model_type]
+
+    @property
+    def n_parameters(self) -> int:
+        """How many parameters the model has, tied ones counted once."""
+        return sum(p.numel() for p in self.bridge.original_model.parameters())
+
+
+def load_model(
+    name: str | Path,
+    device: str = "auto",
+    dtype: str = "float32",
+    revision: str | None = None,
+    tokenizer: Any = None,
+) -> Model:
+    """Load a model by name for attribution and evaluation; its parameters are frozen.
+
+    `name` is a bundled model (`bundled/behaviours`), a local Hugging Face directory, or a name on
+    the hub (`gpt2`), there at `revision`. `device` is a torch device, or `auto`: a GPU where there
+    is one. `dtype` is float32, bfloat16, float16 or float64. `tokenizer` (a tokenizer, or the name
+    of one) replaces the directory's own. Raises `ModelError` and `ModelFamilyError`.
+    """
+    name = str(name)
+    if dtype not in DTYPES:
+        raise ModelError(f"there is no dtype {dtype!r}: choose from {', '.join(DTYPES)}")
+    torch_device = _device(device)
+    directory = find_directory(name, revision)
+    digest = fingerprint_of_directory(directory, name)
+
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(directory)
+    architecture = architecture_of(config, name)
+    own_tokenizer = _tokenizer(directory, name, tokenizer)
+    with _quiet_transformers():
+        bridge = _boot(directory, name, torch_device, DTYPES[dtype])
+    bridge.eval()
+    bridge.requires_grad_(False)
+    return Model(
+        name, bridge, own_tokenizer, architecture, digest, torch_device, DTYPES[dtype]
+    )
+
+
+def fingerprint(name: str | Path, revision: str | None = None) -> str:
+    """The fingerprint that `load_model(name)` would have, without building the model."""
+    return fingerprint_of_directory(find_directory(str(name), revision), str(name))
+
+
+def find_directory(name: str, revision: str | None = None) -> Path:
+    """The directory that holds a model's files; a hub name is fetched first.
+
+    Raises `ModelError` where there is no such model.
+    """
+    if name.startswith(_BUNDLED):
+        try:
+            return data.bundled.path(name.removeprefix(_BUNDLED))
+        except FileNotFoundError as error:
+            raise ModelError(str(error)) from None
+    if Path(name).is_dir():
+        return Path(name)
+    if not _HUB_NAME.fullmatch(name) or name.startswith("."):
+        raise ModelError(f"there is no directory {name!r} to load a model from")
+    return _fetch(name, revision)
+
+
+def _fetch(name: str, revision: str | None) -> Path:
+    import httpx
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    described = f"the model {name!r}" + (f" at revision {revision!r}" if revision else "")
+    bundled = ", ".join(_BUNDLED + each for each in data.bundled.names())
+    texts = ["*.json", "*.txt", "*.model"]
+    try:
+        with _quiet_transformers():
+            path = Path(
+                snapshot_download(name, revision=revision, allow_patterns=[*texts, "*.safetensors"])
+            )
+            if not any(path.glob("*.safetensors")):
+                path = Path(
+                    snapshot_download(
+                        name, revision=revision, allow_patterns=[*texts, "pytorch_model*.bin"]
+                    )
+                )
+            return path
+    except GatedRepoError:
+        raise ModelError(
+            f"{described} is gated on the hub: accept its terms there and log in with `hf auth login`"
+        ) from None
+    except RevisionNotFoundError:
+        raise ModelError(f"the hub has no such revision of {described}") from None
+    except (RepositoryNotFoundError, HFValidationError):
+        raise ModelError(
+            f"there is no model {name!r}: it is no directory, not on the hub, and the bundled "
+            f"models are {bundled}"
+        ) from None
+    except (LocalEntryNotFoundError, HfHubHTTPError, httpx.HTTPError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(
+            f"{described} is no directory and could not be fetched from the hub ({reason}): give a "
+            f"local Hugging Face directory or a bundled model ({bundled})"
+        ) from None
+
+
+def _device(device: str) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise ModelError(f"there is no device {device!r}: use auto, cpu, cuda or cuda:N") from None
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise ModelError(
+            f"the device {device!r} is not there: torch sees {torch.cuda.device_count()} CUDA "
+            f"devices; use auto or cpu"
+        )
+    return chosen
+
+
+def _tokenizer(directory: Path, name: str, tokenizer: Any) -> Any:
+    from transformers import AutoTokenizer
+
+    if tokenizer is not None and not isinstance(tokenizer, str | Path):
+        return tokenizer
+    source = find_directory(str(tokenizer)) if tokenizer is not None else directory
+    try:
+        with _quiet_transformers():
+            return AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(
+            f"the tokenizer of {str(tokenizer or name)!r} cannot be loaded ({reason}): pass "
+            f"load_model another one as tokenizer="
+        ) from None
+
+
+def _boot(directory: Path, name: str, device: torch.device, dtype: torch.dtype) -> Any:
+    from transformer_lens.model_bridge import TransformerBridge
+    from transformers import AutoModelForCausalLM
+
+    try:
+        hf_model, report = AutoModelForCausalLM.from_pretrained(
+            directory, dtype=dtype, attn_implementation="eager", output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(f"the weights of the model {name!r} cannot be loaded: {reason}") from None
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"the checkpoint of the model {name!r} lacks {len(missing)} weights, {missing[0]} among "
+            f"them: they would be random"
+        )
+    return TransformerBridge.boot_transformers(
+        str(directory), device=device, dtype=dtype, hf_model=hf_model.to(device)
+    )
+
+
+@contextlib.contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """No progress bars and no advice from transformers and the hub while a model loads."""
+    from huggingface_hub.utils import are_progress_bars_disabled
+    from huggingface_hub.utils import disable_progress_bars as hide_downloads
+    from huggingface_hub.utils import enable_progress_bars as show_downloads
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    downloads = not are_progress_bars_disabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    hide_downloads()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+        if downloads:
+            show_downloads()
+
+
+__all__ = ["DTYPES", "Model", "find_directory", "fingerprint", "load_model", "read_config"]
