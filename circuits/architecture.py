@@ -2,8 +2,8 @@
 
 A family is a declaration: how its configuration names the sizes, which settings shape the function
 (they enter the fingerprint, with their defaults), which norm it has, whether attention and MLP run
-in parallel, and how its attention turns queries, keys and values into head outputs. Anything that is
-not declared here is refused by name, before any weight is loaded.
+in parallel, and how its attention turns queries, keys and values into head outputs. Anything that
+is not declared here is refused by name, before any weight is loaded.
 """
 
 from __future__ import annotations
@@ -117,9 +117,7 @@ def _gpt2_layer(bridge: Any, index: int) -> Layer:
     )
 
 
-def _gpt2_logits(
-    bridge: Any, stream: Float[Tensor, "... d_model"]
-) -> Float[Tensor, "... vocab"]:
+def _gpt2_logits(bridge: Any, stream: Float[Tensor, "... d_model"]) -> Float[Tensor, "... vocab"]:
     return bridge.unembed(bridge.ln_final(stream))
 
 

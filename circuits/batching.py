@@ -19,6 +19,7 @@ from circuits.errors import CircuitError
 from tasks import Answers, Example
 
 DEFAULT_MEMORY_BUDGET = 2 << 30  # bytes
+BytesOf = Callable[[int, int, int], int]  # of (n_examples, n_prefix, longest)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +83,7 @@ def batches(
     examples: Sequence[Example],
     device: torch.device,
     memory_budget: int,
-    bytes_of: Callable[[int, int, int], int],
+    bytes_of: BytesOf,
     *,
     suffix_only: bool = True,
 ) -> Iterator[Batch]:

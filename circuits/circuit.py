@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from circuits.scores import Scores
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Circuit:
     """A set of member edges of a graph, and the scores it was extracted from, if any.
 
@@ -55,6 +55,12 @@ class Circuit:
 
     def __hash__(self) -> int:
         return hash((self.graph, self.mask.tobytes()))
+
+    def __repr__(self) -> str:
+        return (
+            f"Circuit({self.n_edges} of {self.graph.n_edges} edges, "
+            f"{self.n_nodes} of {self.graph.n_nodes} nodes)"
+        )
 
     @classmethod
     def from_edges(cls, graph: Graph, names: Iterable[str]) -> Circuit:

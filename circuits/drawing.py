@@ -20,7 +20,7 @@ import tempfile
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from pathlib import Path
 
 import pygraphviz
@@ -130,12 +130,13 @@ def draw_edges(
 def layout(edges: Sequence[DrawnEdge], title: str | None, max_edges: int) -> pygraphviz.AGraph:
     """The drawing as a Graphviz graph, not yet placed."""
     shown = strongest(edges, max_edges)
+    few = len(shown) <= 80
     picture = pygraphviz.AGraph(directed=True, strict=False)
     picture.graph_attr.update(
         rankdir="BT",
         newrank="true",
-        nodesep="0.22",
-        ranksep="0.55" if len(shown) < 100 else "0.85",
+        nodesep="0.25" if few else "0.05",
+        ranksep="0.55" if few else "0.8",
         bgcolor="white",
         fontname=FONT,
         labelloc="t",
@@ -292,7 +293,7 @@ def _heading(title: str | None, edges: Sequence[DrawnEdge], shown: Sequence[Draw
         text = f"the {which} {len(shown):,} of {_count(len(edges), 'edge')} are shown"
     rows = [
         f'<TR><TD><FONT POINT-SIZE="17"><B>{html.escape(line)}</B></FONT></TD></TR>'
-        for line in textwrap.wrap(title or "", 60)
+        for line in textwrap.wrap(title or "", 60, break_on_hyphens=False)
     ]
     rows.append(f'<TR><TD><FONT POINT-SIZE="12" COLOR="#555555">{text}</FONT></TD></TR>')
     rows.append('<TR><TD HEIGHT="8"></TD></TR>')
@@ -323,8 +324,11 @@ def _legend(shown: Sequence[DrawnEdge]) -> str:
     boxes = {"head": "attention head", "mlp": "MLP", "input": "token embedding, logits"}
     nodes = {node_kind(n) for edge in shown for n in (edge.writer, edge.node)} | {"input"}
     columns.append([(_box(FILLS[k]), text) for k, text in boxes.items() if k in nodes])
-    cells = "".join(f'<TD VALIGN="TOP">{_legend_column(column)}</TD>' for column in columns)
-    return f'<<TABLE BORDER="0" CELLSPACING="12" CELLPADDING="0"><TR>{cells}</TR></TABLE>>'
+    rows = "".join(
+        f"<TR>{''.join(_legend_entry(*entry) for entry in row)}</TR>"
+        for row in zip_longest(*columns, fillvalue=("", ""))
+    )
+    return f'<<TABLE BORDER="0" CELLSPACING="0" CELLPADDING="3">{rows}</TABLE>>'
 
 
 def _score_legend(shown: Sequence[DrawnEdge], largest: float) -> list[tuple[str, str]]:
@@ -346,13 +350,9 @@ def _number(score: float) -> str:
     return f"{score:+.2g}".replace("-", "−")
 
 
-def _legend_column(entries: Sequence[tuple[str, str]]) -> str:
-    rows = "".join(
-        f'<TR><TD WIDTH="44" FIXEDSIZE="FALSE">{sample}</TD><TD ALIGN="LEFT">'
-        f'<FONT POINT-SIZE="11" COLOR="{INK}">{html.escape(text)}</FONT></TD></TR>'
-        for sample, text in entries
-    )
-    return f'<TABLE BORDER="0" CELLSPACING="0" CELLPADDING="3">{rows}</TABLE>'
+def _legend_entry(sample: str, text: str) -> str:
+    label = f'<FONT POINT-SIZE="11" COLOR="{INK}">{html.escape(text)}</FONT>' if text else ""
+    return f'<TD>{sample}</TD><TD ALIGN="LEFT">{label}</TD><TD WIDTH="10"></TD>'
 
 
 def _line(style: str, width: float, colour: str) -> str:
@@ -373,7 +373,8 @@ def _line(style: str, width: float, colour: str) -> str:
 def _box(colour: str) -> str:
     return (
         f'<TABLE BORDER="1" COLOR="{INK}" STYLE="ROUNDED" BGCOLOR="{colour}" CELLBORDER="0" '
-        f'CELLSPACING="0"><TR><TD WIDTH="24" HEIGHT="12" FIXEDSIZE="TRUE"></TD></TR></TABLE>'
+        f'CELLSPACING="0" CELLPADDING="0" FIXEDSIZE="TRUE" WIDTH="26" HEIGHT="14">'
+        f"<TR><TD></TD></TR></TABLE>"
     )
 
 

@@ -25,7 +25,7 @@ from einops import einsum
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from circuits.batching import DEFAULT_MEMORY_BUDGET, Batch, batches, check_examples
+from circuits.batching import DEFAULT_MEMORY_BUDGET, BytesOf, batches, check_examples
 from circuits.circuit import Circuit
 from circuits.errors import EvaluationError
 from circuits.faithfulness import faithfulness
@@ -201,9 +201,7 @@ class CircuitRun:
         n_heads, first = self.graph.n_heads, self.graph.heads(index).start
         columns = self.graph.head_inputs(index).start + torch.arange(3 * n_heads).view(3, n_heads)
         reached = self._reached(columns.flatten().tolist()).view(3, n_heads)
-        active = [
-            h for h in range(n_heads) if self.writes[first + h] and bool(reached[:, h].any())
-        ]
+        active = [h for h in range(n_heads) if self.writes[first + h] and bool(reached[:, h].any())]
         if not active:
             return
         layer = self.model.layers[index]
@@ -245,7 +243,9 @@ class CircuitRun:
         stream = self._streams(state.stream_of_mlp, read)[0]
         self._write([writer], (layer.mlp(layer.norm_of_mlp(stream)) - state.mlp)[None])
 
-    def _write(self, writers: list[int], changes: Float[Tensor, "writers batch pos d_model"]) -> None:
+    def _write(
+        self, writers: list[int], changes: Float[Tensor, "writers batch pos d_model"]
+    ) -> None:
         kept = [i for i, writer in enumerate(writers) if self.writes[writer]]
         if kept:
             start = len(self.changed)
@@ -271,7 +271,7 @@ class CircuitRun:
         )
 
 
-def _planned_bytes(model: Model):  # noqa: ANN202
+def _planned_bytes(model: Model) -> BytesOf:
     a = model.architecture
     graph, item = a.graph, torch.empty((), dtype=model.dtype).element_size()
 

@@ -6,8 +6,8 @@
   (Hanna et al. 2024, arXiv:2403.17806, §2).
 
 "Best" is by |score|, or by the signed score where `absolute=False`. Ties go to the edge that comes
-first in edge order, so results repeat. Edges without a score (NaN) are never taken. Every circuit is
-pruned before it is returned, so it can have fewer edges than were asked for.
+first in edge order, so results repeat. Edges without a score (NaN) are never taken. Every circuit
+is pruned before it is returned, so it can have fewer edges than were asked for.
 """
 
 from __future__ import annotations

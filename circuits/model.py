@@ -107,9 +107,7 @@ def load_model(
         bridge = _boot(directory, name, torch_device, DTYPES[dtype])
     bridge.eval()
     bridge.requires_grad_(False)
-    return Model(
-        name, bridge, own_tokenizer, architecture, digest, torch_device, DTYPES[dtype]
-    )
+    return Model(name, bridge, own_tokenizer, architecture, digest, torch_device, DTYPES[dtype])
 
 
 def fingerprint(name: str | Path, revision: str | None = None) -> str:
@@ -163,7 +161,7 @@ def _fetch(name: str, revision: str | None) -> Path:
             return path
     except GatedRepoError:
         raise ModelError(
-            f"{described} is gated on the hub: accept its terms there and log in with `hf auth login`"
+            f"{described} is gated on the hub: accept its terms there and run `hf auth login`"
         ) from None
     except RevisionNotFoundError:
         raise ModelError(f"the hub has no such revision of {described}") from None
@@ -226,8 +224,8 @@ def _boot(directory: Path, name: str, device: torch.device, dtype: torch.dtype) 
     missing = sorted(report["missing_keys"])
     if missing:
         raise ModelError(
-            f"the checkpoint of the model {name!r} lacks {len(missing)} weights, {missing[0]} among "
-            f"them: they would be random"
+            f"the checkpoint of the model {name!r} lacks {len(missing)} weights, {missing[0]} "
+            f"among them: they would be random"
         )
     return TransformerBridge.boot_transformers(
         str(directory), device=device, dtype=dtype, hf_model=hf_model.to(device)

@@ -1,4 +1,4 @@
-"""Where along a path from corrupted (α = 0) to clean (α = 1) gradients are taken, and their weights.
+"""Where along a path from corrupted (α = 0) to clean (α = 1) gradients are taken, with weights.
 
 A rule turns a number of steps m into m points in [0, 1] and weights that sum to 1. `left` is what
 published edge scores used; `gauss-legendre` integrates polynomials of degree 2m − 1 exactly, and so

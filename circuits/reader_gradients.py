@@ -1,9 +1,9 @@
 r"""From gradients at projection outputs to edge scores, with one matrix product a layer.
 
-All heads of a layer read one stream `x` through one norm; only their gradients differ. With `g` the
-gradient at the output of head h's query projection, the gradient at that reader is `Jᵀ W g`, where
-`J` is the norm's Jacobian. In closed form, with `x̂ = (x − μ)/σ`, norm weight `w` and `C` the removal
-of the mean over d_model (LayerNorm; for RMSNorm `μ = 0` and `C` does nothing):
+All heads of a layer read one stream `x` through one norm; only their gradients differ. With `g`
+the gradient at the output of head h's query projection, the gradient at that reader is `Jᵀ W g`,
+where `J` is the norm's Jacobian. In closed form, with `x̂ = (x − μ)/σ`, norm weight `w` and `C` the
+removal of the mean over d_model (LayerNorm; for RMSNorm `μ = 0` and `C` does nothing):
 
     Jᵀ W g = ( C(w∘W) g − x̂ · mean(x̂ ∘ (w∘W) g) ) / σ
 
@@ -19,15 +19,13 @@ and the d_model-wide gradients of a layer are formed once, whatever the number o
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from circuits.architecture import Layer
-from circuits.batching import Batch
+from circuits.batching import Batch, BytesOf
 from circuits.graph import HEAD_INPUTS
 from circuits.model import Model
 from circuits.recording import Contributions, Gradients
@@ -71,7 +69,9 @@ class ReaderGradients:
             along = (g * torch.stack(linear, dim=2)).sum(-1) * over / normal.shape[-1]
             self.projected[index] = _sum(self.projected[index], g * over[..., None])
             self.streams[index].append(normal)
-            self.along[index].append(rearrange(along, "batch pos kind head -> batch pos (kind head)"))
+            self.along[index].append(
+                rearrange(along, "batch pos kind head -> batch pos (kind head)")
+            )
             self.mlps[index] = _sum(self.mlps[index], at_least_float32(found.mlp) * weight)
         at_answer = gradients.logits[torch.arange(self.batch.size), self.batch.last]
         self.logits = _sum(self.logits, at_least_float32(at_answer) * weight)
@@ -142,7 +142,7 @@ def constant_part(layer: Layer, kind: str) -> Float[Tensor, "heads d_head"]:
     """What a projection puts out for x̂ = 0: its own bias and the norm's bias seen through it."""
     constant = layer.biases[kind]
     bias = getattr(layer.norm_of_heads, "bias", None)
-    if bias is None:
+    if not isinstance(bias, Tensor):
         return constant
     through = einsum(bias, layer.weights[kind], "d_model, head d_model d_head -> head d_head")
     return constant + through
@@ -185,7 +185,7 @@ def _sum(total: Tensor | None, term: Tensor) -> Tensor:
     return term if total is None else total + term
 
 
-def planned_bytes(model: Model, points: int) -> Callable[[int, int, int], int]:
+def planned_bytes(model: Model, points: int) -> BytesOf:
     """What scoring a batch takes at its peak, by number of examples, prefix and longest prompt."""
     a = model.architecture
     graph = a.graph
@@ -200,9 +200,10 @@ def planned_bytes(model: Model, points: int) -> Callable[[int, int, int], int]:
         of_a_layer = 3 * (3 * a.n_heads + 1) * pos * a.d_model
         scores = 2 * graph.n_writers * graph.n_readers
         logits = 3 * a.d_vocab
-        return n_examples * item * (
-            cache + compact + scores + max(autograd + logits, changes + of_a_layer)
+        return (
+            n_examples
+            * item
+            * (cache + compact + scores + max(autograd + logits, changes + of_a_layer))
         )
 
     return bytes_of
-

@@ -3,8 +3,8 @@
 A run records the writers' contributions in their compact form (the embedding, each head's `z`
 before the output projection, each MLP's output) and, if asked, the gradients of a loss where the
 readers are: at the outputs of the q, k and v projections, at the MLP's norm and at the final norm.
-Nothing is copied per head, and no parameter has a gradient. The shared prefix of a batch is run once;
-every run continues from its keys and values.
+Nothing is copied per head, and no parameter has a gradient. The shared prefix of a batch is run
+once; every run continues from its keys and values.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ class Recorder:
     def _run(
         self, tokens: Int[Tensor, "batch pos"], hooks: list[tuple[str, Callable]]
     ) -> Float[Tensor, "batch vocab"]:
-        """The logits at the answer positions; only positions that are some answer's are unembedded."""
+        """The logits at the answer positions; no other position is unembedded."""
         positions, row = torch.unique(self.batch.last, return_inverse=True)
         logits = self.model.bridge.run_with_hooks(
             tokens,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from circuits.circuit import Circuit
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Scores:
     """One score an edge: the mean over `n_examples` examples, in float64.
 

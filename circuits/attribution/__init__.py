@@ -127,9 +127,7 @@ def _score_batch(
     weights = dict(path)
     reference: Tensor | None = None
 
-    def run(
-        tokens: Tensor, alpha: float, embedding: Tensor | None = None
-    ) -> Contributions:
+    def run(tokens: Tensor, alpha: float, embedding: Tensor | None = None) -> Contributions:
         def loss(logits: Float[Tensor, "batch vocab"]) -> Float[Tensor, " batch"]:
             clean_logits = logits.detach() if reference is None else reference
             values = options.metric.loss(logits, batch.answers, clean_logits)
@@ -171,6 +169,6 @@ def _check_finite(
     row = int((~finite).nonzero()[0])
     raise AttributionError(
         f"the metric {options.metric.name!r} is {float(values[row])} for example "
-        f"{first_example + batch.indices[row]} at α = {alpha:.4g} between the corrupted (0) and the "
-        f"clean (1) input"
+        f"{first_example + batch.indices[row]} at α = {alpha:.4g} between the corrupted (0) "
+        f"and the clean (1) input"
     )

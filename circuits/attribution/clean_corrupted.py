@@ -7,7 +7,7 @@ Cost: one clean and one corrupted forward-backward. It is EAP-IG-inputs by the t
 steps, and the mean of EAP with its mirror image at the corrupted input.
 """
 
-from circuits.attribution.method import Options, GradientPath, attribution_method
+from circuits.attribution.method import GradientPath, Options, attribution_method
 
 
 @attribution_method("clean-corrupted")

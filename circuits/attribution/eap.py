@@ -9,7 +9,7 @@ Cost: one clean forward-backward and one corrupted forward. It is EAP-IG-inputs 
 (α = 1). It misses what is flat at the clean input, such as a saturated attention pattern.
 """
 
-from circuits.attribution.method import Options, GradientPath, attribution_method
+from circuits.attribution.method import GradientPath, Options, attribution_method
 
 
 @attribution_method("EAP", only_at_clean=True)

@@ -11,7 +11,7 @@ Cost: m forward-backwards, a clean and a corrupted forward (one of them fewer wh
 point at that end). One right step (α = 1) is EAP; the trapezoid rule with 2 is clean-corrupted.
 """
 
-from circuits.attribution.method import Options, GradientPath, attribution_method
+from circuits.attribution.method import GradientPath, Options, attribution_method
 from circuits.quadrature import quadrature
 
 

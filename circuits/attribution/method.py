@@ -11,7 +11,9 @@ from circuits.quadrature import RULES
 from circuits.registry import Registry
 from tasks import Metric
 
-GradientPath = tuple[tuple[float, float], ...]  # (α, weight): where gradients are taken, how they count
+GradientPath = tuple[
+    tuple[float, float], ...
+]  # (α, weight): where gradients are taken, how they count
 
 LEVELS = ("edge",)
 INTERVENTIONS = ("patching",)
