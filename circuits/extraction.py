@@ -77,6 +77,9 @@ def greedy(scores: Scores, n: int, absolute: bool = True) -> Circuit:
     return _circuit(scores, np.array(taken, dtype=int))
 
 
+ALGORITHMS = {"top-n": top_n, "greedy": greedy, "threshold": threshold}
+
+
 def _ranking(scores: Scores, absolute: bool) -> Float[np.ndarray, " edges"]:
     """What edges are ordered by, largest first; an edge without a score comes last, at −∞."""
     values = edge_values(scores.graph, scores.matrix)

@@ -17,6 +17,14 @@ from circuits.architecture import Family, family_of
 from circuits.errors import ModelError
 
 _CHUNK = 1 << 22
+_TOKENIZER_FILES = (
+    "tokenizer*.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "*.model",
+)
 
 
 def fingerprint_of_directory(directory: Path, name: str) -> str:
@@ -35,6 +43,14 @@ def fingerprint_of_directory(directory: Path, name: str) -> str:
     }
     text = json.dumps([config["model_type"], settings, digests], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def fingerprint_of_tokenizer(directory: Path) -> str:
+    """The SHA-256, in hex, of a directory's tokenizer files."""
+    digest = hashlib.sha256()
+    for file in sorted(f for pattern in _TOKENIZER_FILES for f in directory.glob(pattern)):
+        digest.update(f"{file.name} {file.stat().st_size}\n".encode() + file.read_bytes())
+    return digest.hexdigest()
 
 
 def read_config(directory: Path, name: str) -> dict:

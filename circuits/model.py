@@ -21,7 +21,7 @@ from torch import Tensor
 import data.bundled
 from circuits.architecture import FAMILIES, Architecture, Family, Layer, architecture_of
 from circuits.errors import ModelError
-from circuits.fingerprint import fingerprint_of_directory, read_config
+from circuits.fingerprint import fingerprint_of_directory, fingerprint_of_tokenizer
 from circuits.graph import Graph
 
 DTYPES = {
@@ -113,6 +113,16 @@ def load_model(
 def fingerprint(name: str | Path, revision: str | None = None) -> str:
     """The fingerprint that `load_model(name)` would have, without building the model."""
     return fingerprint_of_directory(find_directory(str(name), revision), str(name))
+
+
+def load_tokenizer(name: str | Path, revision: str | None = None) -> Any:
+    """The tokenizer that `load_model(name)` would have; raises `ModelError` where there is none."""
+    return _tokenizer(find_directory(str(name), revision), str(name), None)
+
+
+def tokenizer_fingerprint(name: str | Path, revision: str | None = None) -> str:
+    """The digest of the files of a model's own tokenizer."""
+    return fingerprint_of_tokenizer(find_directory(str(name), revision))
 
 
 def find_directory(name: str, revision: str | None = None) -> Path:
@@ -253,6 +263,3 @@ def _quiet_transformers() -> Iterator[None]:
             logging.enable_progress_bar()
         if downloads:
             show_downloads()
-
-
-__all__ = ["DTYPES", "Model", "find_directory", "fingerprint", "load_model", "read_config"]

@@ -40,6 +40,7 @@ class Method:
     path: Callable[[Options], GradientPath]
     takes_steps: bool = False
     only_at_clean: bool = False
+    version: int = 1  # raised whenever the method's scores change
     levels: tuple[str, ...] = ("edge",)
     interventions: tuple[str, ...] = ("patching",)
     defaults: dict[str, Any] = field(default_factory=dict, hash=False)
