@@ -43,7 +43,6 @@ class Architecture:
     d_vocab: int
     n_positions: int
     parallel: bool
-    centred_norm: bool  # LayerNorm subtracts the mean, RMSNorm does not
 
     @property
     def graph(self) -> Graph:
@@ -52,11 +51,34 @@ class Architecture:
 
 
 @dataclass(frozen=True, eq=False)
+class Norm:
+    """The norm in front of a reader: the model's own module, and what its Jacobian needs."""
+
+    module: nn.Module
+    weight: Float[Tensor, " d_model"] | None
+    bias: Float[Tensor, " d_model"] | None
+    epsilon: float
+    centred: bool  # LayerNorm subtracts the mean, RMSNorm does not
+
+    def __call__(self, stream: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
+        return self.module(stream)
+
+    def normalise(
+        self, stream: Float[Tensor, "... d_model"]
+    ) -> tuple[Float[Tensor, "... d_model"], Float[Tensor, "... 1"]]:
+        """The stream x̂ before the norm's weight and bias, and the norm's scale σ: x̂ = (x − μ)/σ."""
+        if self.centred:
+            stream = stream - stream.mean(-1, keepdim=True)
+        scale = (stream.square().mean(-1, keepdim=True) + self.epsilon).sqrt()
+        return stream / scale, scale
+
+
+@dataclass(frozen=True, eq=False)
 class Layer:
     """One block of a loaded model, taken apart: norms, per-head projections, attention, MLP."""
 
-    norm_of_heads: nn.Module
-    norm_of_mlp: nn.Module
+    norm_of_heads: Norm
+    norm_of_mlp: Norm
     mlp: nn.Module
     weights: Mapping[str, Float[Tensor, "heads d_model d_head"]]  # by head input: q, k, v
     biases: Mapping[str, Float[Tensor, "heads d_head"]]
@@ -89,7 +111,6 @@ def _gpt2_sizes(config: Any) -> Architecture:
         d_vocab=config.vocab_size,
         n_positions=config.n_positions,
         parallel=False,
-        centred_norm=True,
     )
 
 
@@ -102,8 +123,8 @@ def _gpt2_layer(bridge: Any, index: int) -> Layer:
     attention = block.attn
     projections = {"q": attention.q, "k": attention.k, "v": attention.v}
     return Layer(
-        norm_of_heads=block.ln1.original_component,
-        norm_of_mlp=block.ln2.original_component,
+        norm_of_heads=_layer_norm(block.ln1.original_component),
+        norm_of_mlp=_layer_norm(block.ln2.original_component),
         mlp=block.mlp.original_component,
         weights={
             kind: _per_head(p.original_component.weight, heads) for kind, p in projections.items()
@@ -115,6 +136,10 @@ def _gpt2_layer(bridge: Any, index: int) -> Layer:
         output=attention.W_O.detach(),
         attend=_causal_attention(scale, upcast=config.reorder_and_upcast_attn),
     )
+
+
+def _layer_norm(module: nn.LayerNorm) -> Norm:
+    return Norm(module, module.weight, module.bias, module.eps, centred=True)
 
 
 def _gpt2_logits(bridge: Any, stream: Float[Tensor, "... d_model"]) -> Float[Tensor, "... vocab"]:

@@ -35,6 +35,11 @@ class Batch:
     answers: Answers
 
     @property
+    def rows(self) -> Int[Tensor, " batch"]:
+        """The row of each example, to index with beside `last`."""
+        return torch.arange(self.size, device=self.last.device)
+
+    @property
     def size(self) -> int:
         """How many examples the batch has."""
         return len(self.indices)

@@ -218,7 +218,7 @@ def _add_rows(picture: pygraphviz.AGraph, nodes: Iterable[str], edges: Sequence[
     for below, above in pairwise(names):
         picture.add_edge(below, above, key="rows", style="invis", weight="1000")
     for (_, text), members in rows.items():  # keeps the names at the left, and near
-        picture.add_edge(f"row {text}", members[0], key="rows", style="invis", weight="0")
+        picture.add_edge(f"row {text}", members[0], key="rows", style="invis", weight="2")
     if not edges:
         picture.add_edge("input", "logits", key="nothing", style="invis")
 

@@ -120,7 +120,7 @@ def evaluate_many(
     check_examples(dataset.examples, model.architecture)
     whole = Baselines(measure.name, np.empty(len(dataset)), np.empty(len(dataset)))
     values = [np.empty(len(dataset)) for _ in circuits]
-    masks = [torch.from_numpy(circuit.mask.copy()).to(model.device) for circuit in circuits]
+    masks = [torch.from_numpy(circuit.mask.copy()) for circuit in circuits]
     plan = _planned_bytes(model)
     for batch in batches(dataset.examples, model.device, memory_budget, plan):
         recorder = Recorder(model, batch)
@@ -186,7 +186,7 @@ class CircuitRun:
         for index, state in enumerate(self.corrupted.layers):
             self._run_heads(index, state)
             self._run_mlp(index, state)
-        rows = torch.arange(self.batch.size, device=self.mask.device)
+        rows = self.batch.rows
         stream = self.corrupted.stream_of_logits[rows, self.batch.last]
         read = self._read([self.graph.n_readers - 1])
         if read is not None:
@@ -260,7 +260,7 @@ class CircuitRun:
         if not readers or not self.changed:
             return None
         takes = self.mask[self.changed][:, readers]
-        return takes.T.to(self.changes.dtype) if bool(takes.any()) else None
+        return takes.T.to(self.changes) if bool(takes.any()) else None
 
     def _streams(
         self, corrupted: Float[Tensor, "batch pos d_model"], read: Float[Tensor, "readers changed"]

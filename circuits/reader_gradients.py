@@ -22,7 +22,7 @@ from __future__ import annotations
 import torch
 from einops import einsum, rearrange
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from circuits.architecture import Layer
 from circuits.batching import Batch, BytesOf
@@ -56,9 +56,7 @@ class ReaderGradients:
         for index, (layer, found) in enumerate(
             zip(self.model.layers, gradients.layers, strict=True)
         ):
-            normal, scale = normalise(
-                layer.norm_of_heads, found.stream, self.model.architecture.centred_norm
-            )
+            normal, scale = layer.norm_of_heads.normalise(at_least_float32(found.stream))
             over = weight / scale[..., None]
             linear, gradient = [], []
             for kind in HEAD_INPUTS:
@@ -73,7 +71,7 @@ class ReaderGradients:
                 rearrange(along, "batch pos kind head -> batch pos (kind head)")
             )
             self.mlps[index] = _sum(self.mlps[index], at_least_float32(found.mlp) * weight)
-        at_answer = gradients.logits[torch.arange(self.batch.size), self.batch.last]
+        at_answer = gradients.logits[self.batch.rows, self.batch.last]
         self.logits = _sum(self.logits, at_least_float32(at_answer) * weight)
 
     def edge_scores(self, changes: WriterChanges) -> Float[Tensor, "batch writers readers"]:
@@ -94,7 +92,7 @@ class ReaderGradients:
             scores[:, :before, graph.mlp_input(index)] = _contract(
                 changes[:, :before], mlp[:, None]
             ).squeeze(-1)
-        at_answer = changes[torch.arange(len(changes)), :, self.batch.last]
+        at_answer = changes[self.batch.rows, :, self.batch.last]
         scores[:, :, -1] = einsum(
             at_answer, self.logits, "batch writer d_model, batch d_model -> batch writer"
         )
@@ -119,32 +117,21 @@ class ReaderGradients:
     def _weights(self, layer: Layer, kind: str) -> Float[Tensor, "heads d_model d_head"]:
         """C(w∘W): the projection seen from behind the norm."""
         weights = at_least_float32(layer.weights[kind])
-        scale = getattr(layer.norm_of_heads, "weight", None)
-        if scale is not None:
-            weights = weights * at_least_float32(scale)[:, None]
-        if self.model.architecture.centred_norm:
+        norm = layer.norm_of_heads
+        if norm.weight is not None:
+            weights = weights * at_least_float32(norm.weight)[:, None]
+        if norm.centred:
             weights = weights - weights.mean(dim=1, keepdim=True)
         return weights
-
-
-def normalise(
-    norm: nn.Module, stream: Float[Tensor, "... d_model"], centred: bool
-) -> tuple[Float[Tensor, "... d_model"], Float[Tensor, "... 1"]]:
-    """The stream after a norm without weight and bias, x̂, and the norm's scale σ."""
-    stream = at_least_float32(stream)
-    if centred:
-        stream = stream - stream.mean(-1, keepdim=True)
-    scale = (stream.square().mean(-1, keepdim=True) + norm.eps).sqrt()
-    return stream / scale, scale
 
 
 def constant_part(layer: Layer, kind: str) -> Float[Tensor, "heads d_head"]:
     """What a projection puts out for x̂ = 0: its own bias and the norm's bias seen through it."""
     constant = layer.biases[kind]
-    bias = getattr(layer.norm_of_heads, "bias", None)
-    if not isinstance(bias, Tensor):
+    norm = layer.norm_of_heads
+    if norm.bias is None:
         return constant
-    through = einsum(bias, layer.weights[kind], "d_model, head d_model d_head -> head d_head")
+    through = einsum(norm.bias, layer.weights[kind], "d_model, head d_model d_head -> head d_head")
     return constant + through
 
 

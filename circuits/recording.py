@@ -193,7 +193,7 @@ class Recorder:
             past_key_values=self._cache(),
             logits_to_keep=positions,
         )
-        return logits[torch.arange(self.batch.size, device=logits.device), row]
+        return logits[self.batch.rows, row]
 
     def _run_prefix(self) -> list[tuple[Tensor, Tensor]]:
         """The keys and values of the shared prefix, one pair a layer; empty if there is none."""
