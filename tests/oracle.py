@@ -20,7 +20,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 # A metric here: (logits [vocab], correct ids, incorrect ids, clean logits [vocab]) -> scalar.
 PlainMetric = Callable[[Tensor, tuple[int, ...], tuple[int, ...], Tensor], Tensor]
@@ -182,7 +181,7 @@ class Weights:
         if self.config.activation_function == "gelu_new":
             x = 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
         elif self.config.activation_function == "gelu":
-            x = F.gelu(x)
+            x = torch.nn.functional.gelu(x)
         elif self.config.activation_function == "relu":
             x = x * (x > 0)
         else:
