@@ -1,0 +1,75 @@
+"""Prefect as this project uses it, so that nobody has to set anything by hand.
+
+`prepare` must run before the first `import prefect`. It only fills in what the user left open: no
+telemetry, no log lines in the terminal, no extra files. `prefect_server` then gives a run its
+server: the user's own where `PREFECT_API_URL` (or the active profile) names one, else a private one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from flows.server import PrivateServer
+
+_CLIENT_SETTINGS = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_LOGGING_SETTINGS_PATH": str(Path(__file__).with_name("prefect_logging.yaml")),
+    "PREFECT_LOGGING_COLORS": "false",
+}
+# A synchronous flow waits a second for its heartbeat to end.
+_WITHOUT_HEARTBEAT: dict[str, object] = {"flows.heartbeat_frequency": None}
+_LAST_WORDS_SECONDS = 10.0
+
+
+def prepare() -> None:
+    """Fill in Prefect's settings in the environment, where the user left them open."""
+    for key, value in _CLIENT_SETTINGS.items():
+        os.environ.setdefault(key, value)
+
+
+def has_own_server() -> bool:
+    """Whether the user keeps a Prefect server that runs should appear in."""
+    if os.environ.get("PREFECT_API_URL"):
+        return True
+    home = Path(os.environ.get("PREFECT_HOME") or Path.home() / ".prefect")
+    profiles = Path(os.environ.get("PREFECT_PROFILES_PATH") or home / "profiles.toml")
+    if not profiles.is_file():
+        return False
+    prepare()
+    from prefect.settings import PREFECT_API_URL
+
+    return bool(PREFECT_API_URL.value())
+
+
+@contextmanager
+def prefect_server() -> Iterator[None]:
+    """Run Prefect flows inside: on the user's own server, or on a private one that ends with it."""
+    prepare()
+    from prefect.settings import temporary_settings
+
+    if has_own_server():
+        with temporary_settings(_WITHOUT_HEARTBEAT):
+            yield
+        return
+    server = PrivateServer()
+    try:
+        server.wait()
+        mine = {"api.url": server.api_url, "logging.to_api.enabled": False}
+        with temporary_settings(_WITHOUT_HEARTBEAT | mine):
+            try:
+                yield
+            finally:
+                _hand_in_events()
+    finally:
+        server.stop()
+
+
+def _hand_in_events() -> None:
+    """Wait until Prefect has told the server what happened; it would wait for ever afterwards."""
+    from prefect.events.worker import EventsWorker
+
+    EventsWorker.drain_all(timeout=_LAST_WORDS_SECONDS)
