@@ -61,6 +61,7 @@ class Norm:
     centred: bool  # LayerNorm subtracts the mean, RMSNorm does not
 
     def __call__(self, stream: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
+        """The normed stream, in the model's own arithmetic."""
         return self.module(stream)
 
     def normalise(
