@@ -300,16 +300,14 @@ def oracle_scores(
             clean_logits, z = weights.run(clean, _everything)
             _, z_corrupted = weights.run(corrupted, _everything)
             clean_logits = _wide(clean_logits)
+        delta = torch.stack([z_corrupted[writer] - z[writer] for writer in writers]).double()
         table = np.zeros((len(writers), len(readers)))
         for alpha, weight in _points(method, steps, rule):
             embedding = corrupted + alpha * (clean - corrupted)
             gradients = reader_gradients(weights, embedding, example, metric, clean_logits)
-            for i, writer in enumerate(writers):
-                delta = z_corrupted[writer] - z[writer]
-                for j, reader in enumerate(readers):
-                    if edge_exists(writer, reader):
-                        product = (delta.double() * gradients[reader].double()).sum()
-                        table[i, j] += weight * float(product)
+            g = torch.stack([gradients[reader] for reader in readers]).double()
+            table += weight * torch.einsum("upd,vpd->uv", delta, g).numpy()
+        table *= [[edge_exists(writer, reader) for reader in readers] for writer in writers]
         tables.append(table)
     return OracleScores(np.stack(tables))
 
