@@ -136,21 +136,22 @@ def _answers(url: str) -> bool:
 
 
 def _template() -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "circuit-grid" / f"prefect-{version('prefect')}.db"
+    from flows.settings import cache_directory
+
+    return cache_directory() / f"prefect-{version('prefect')}.db"
 
 
 def _copy_template(home: Path) -> bool:
     try:
         shutil.copyfile(_template(), home / _DATABASE)
-    except (OSError, RuntimeError):  # no template, or no home directory to keep one in
+    except OSError:  # no template yet, or none to be read
         return False
     return True
 
 
 def _keep_template(home: Path) -> None:
     """Keep a copy of the new, empty database; without one, starting takes longer, no more."""
-    with suppress(OSError, RuntimeError, sqlite3.Error):
+    with suppress(OSError, sqlite3.Error):
         target = _template()
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=target.parent, suffix=".tmp")

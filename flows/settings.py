@@ -2,7 +2,7 @@
 
 `prepare` must run before the first `import prefect`. It only fills in what the user left open: no
 telemetry, no log lines in the terminal, no extra files. `prefect_server` then gives a run its
-server: the user's own where `PREFECT_API_URL` (or the active profile) names one, else a private one.
+server: the user's own where `PREFECT_API_URL` or the active profile names one, else a private one.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-from flows.server import PrivateServer
 
 _CLIENT_SETTINGS = {
     "DO_NOT_TRACK": "1",
@@ -29,27 +27,38 @@ def prepare() -> None:
     """Fill in Prefect's settings in the environment, where the user left them open."""
     for key, value in _CLIENT_SETTINGS.items():
         os.environ.setdefault(key, value)
+    if not _profiles().is_file():  # who has no profile needs no directory of Prefect's either
+        os.environ.setdefault("PREFECT_HOME", str(cache_directory() / "prefect"))
+
+
+def cache_directory() -> Path:
+    """Where this project keeps what it can make again, for this user."""
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(cache) / "circuit-grid"
 
 
 def has_own_server() -> bool:
     """Whether the user keeps a Prefect server that runs should appear in."""
     if os.environ.get("PREFECT_API_URL"):
         return True
-    home = Path(os.environ.get("PREFECT_HOME") or Path.home() / ".prefect")
-    profiles = Path(os.environ.get("PREFECT_PROFILES_PATH") or home / "profiles.toml")
-    if not profiles.is_file():
+    if not _profiles().is_file():
         return False
-    prepare()
     from prefect.settings import PREFECT_API_URL
 
     return bool(PREFECT_API_URL.value())
 
 
+def _profiles() -> Path:
+    home = os.environ.get("PREFECT_HOME") or os.path.expanduser("~/.prefect")
+    return Path(os.environ.get("PREFECT_PROFILES_PATH") or Path(home) / "profiles.toml")
+
+
 @contextmanager
 def prefect_server() -> Iterator[None]:
     """Run Prefect flows inside: on the user's own server, or on a private one that ends with it."""
-    prepare()
     from prefect.settings import temporary_settings
+
+    from flows.server import PrivateServer
 
     if has_own_server():
         with temporary_settings(_WITHOUT_HEARTBEAT):

@@ -1,0 +1,92 @@
+"""Answers to questions about the results: as a table for eyes, as CSV or JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.csv
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from data import Catalog
+from flows.errors import GridError
+
+Format = Literal["table", "csv", "json"]
+
+
+def parameters_of(values: list[str]) -> dict[str, object]:
+    """The values of a query's parameters, from `name=value`; GridError for anything else."""
+    found: dict[str, object] = {}
+    for value in values:
+        name, equals, text = value.partition("=")
+        if not equals or not name:
+            raise GridError(f"a query's parameters are given as name=value, not `{value}`")
+        found[name.lstrip("$")] = text
+    return found
+
+
+def show_queries(catalog: Catalog, console: Console) -> None:
+    """List the named queries with their parameters, then the views for SQL of one's own."""
+    for name, one in catalog.queries.items():
+        console.print(f"[bold]{name}[/]  {escape(one.description)}", highlight=False)
+        for parameter in one.parameters:
+            default = "" if parameter.required else f" (default {parameter.default or 'any'})"
+            text = f"    {parameter.name}=…  {parameter.meaning}{default}"
+            console.print(escape(text), highlight=False)
+    console.print("\nViews for SQL, such as `circuit-grid query 'SELECT * FROM benchmark'`:")
+    for name, description in catalog.views.items():
+        console.print(f"[bold]{name}[/]  {escape(description)}", highlight=False)
+
+
+def show_rows(rows: pa.Table, form: Format, console: Console) -> None:
+    """Print rows; a table shortens numbers, CSV and JSON give them whole."""
+    if form == "csv":
+        pa.csv.write_csv(_plain(rows), sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+    elif form == "json":
+        print(json.dumps(_finite(rows.to_pylist()), default=str, ensure_ascii=False, indent=1))
+    else:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for field in rows.schema:
+            number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
+            table.add_column(field.name, justify="right" if number else "left", overflow="fold")
+        for row in rows.to_pylist():
+            table.add_row(*(escape(_shown(value)) for value in row.values()))
+        console.print(table)
+        console.print(f"[dim]{rows.num_rows} rows[/]", highlight=False)
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef"):
+        return value[:12]
+    return str(value)
+
+
+def _plain(rows: pa.Table) -> pa.Table:
+    """Rows that CSV can hold: lists and structures as JSON text, dictionaries decoded."""
+    columns = []
+    for column in rows.columns:
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        elif pa.types.is_nested(column.type):
+            column = pa.array([json.dumps(value) for value in column.to_pylist()], pa.string())
+        columns.append(column)
+    return pa.table(columns, names=rows.column_names)
+
+
+def _finite(value: object) -> object:
+    """NaN and infinities as null: JSON has no word for them."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    return [_finite(one) for one in value] if isinstance(value, list) else value

@@ -1,0 +1,215 @@
+"""The command line, `circuit-grid`: run a grid, see where it stands, ask the results, draw.
+
+Nothing heavy is imported until a command needs it. A user's mistake is one sentence and exit code
+2; a run in which cells failed ends with 1; an interrupted one with 130 (or 143).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+app = typer.Typer(
+    name="circuit-grid",
+    help="Find, evaluate and compare circuits in language models, as grids that resume.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+DEMO = Path(__file__).with_name("grids") / "demo.yaml"
+StoreOption = Annotated[
+    str,
+    typer.Option("--store", envvar="CIRCUIT_GRID_STORE", help="Directory or URL of the store."),
+]
+_OUR_ERRORS = {
+    "flows.errors": "GridError",
+    "data.errors": "StoreError",
+    "circuits.errors": "CircuitError",
+    "tasks.task": "TaskError",
+}
+
+
+def main() -> None:
+    """The entry point."""
+    app()
+
+
+@app.callback()
+def _options(
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)
+    ] = False,
+) -> None:
+    if show_version:
+        typer.echo(f"circuit-grid {version('circuit-grid')}")
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    grid: Annotated[
+        Path | None, typer.Argument(help="A grid in YAML; without one, the bundled demo.")
+    ] = None,
+    store: StoreOption = "artifacts",
+) -> None:
+    """Run a grid: compute what is missing, reuse the rest, print the leaderboard."""
+    began = time.monotonic()
+    with _plainly():
+        from flows.reading import read_grid
+
+        config = read_grid(grid or DEMO)
+        from flows.grid import run_grid
+        from flows.progress import LineWatcher, LiveWatcher
+        from flows.report import report
+
+        errors = _console(to_stderr=True)
+        watcher = LiveWatcher(errors) if errors.is_terminal else LineWatcher(errors)
+        try:
+            done = run_grid(config, store, watcher)
+        finally:
+            watcher.close()
+        report(done, _console(), time.monotonic() - began)
+        if done.outcome.failures:
+            raise typer.Exit(1)
+
+
+@app.command()
+def status(store: StoreOption = "artifacts") -> None:
+    """Say what is done, missing and failed, from the store alone."""
+    with _plainly():
+        from data import Catalog, Store
+        from flows.status import show_status
+
+        show_status(Catalog(Store.open(store, create=False)), _console())
+
+
+@app.command()
+def query(
+    question: Annotated[
+        str | None, typer.Argument(help="A named query, a view or a SELECT; without one, a list.")
+    ] = None,
+    values: Annotated[
+        list[str] | None, typer.Argument(help="Values of its parameters, as name=value.")
+    ] = None,
+    form: Annotated[
+        Literal["table", "csv", "json"], typer.Option("--format", help="How rows are printed.")
+    ] = "table",
+    store: StoreOption = "artifacts",
+) -> None:
+    """Ask the results: a named query, or SQL over the catalog's views."""
+    with _plainly():
+        from data import Catalog, Store
+        from flows.asking import parameters_of, show_queries, show_rows
+
+        catalog = Catalog(Store.open(store, create=False))
+        if question is None:
+            show_queries(catalog, _console())
+            return
+        show_rows(catalog.query(question, **parameters_of(values or [])), form, _console())
+
+
+@app.command()
+def draw(
+    circuit: Annotated[
+        str | None, typer.Argument(help="A circuit's id, or enough of its beginning.")
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="A file that ends in .svg, .png or .dot.")
+    ] = Path("circuit.svg"),
+    model: Annotated[str | None, typer.Option(help="The model's name.")] = None,
+    task: Annotated[str | None, typer.Option(help="The task it was found on.")] = None,
+    method: Annotated[str | None, typer.Option(help="The attribution method.")] = None,
+    algorithm: Annotated[str | None, typer.Option(help="top-n, greedy or threshold.")] = None,
+    size: Annotated[
+        float | None, typer.Option(help="The size asked for: a fraction, or edges.")
+    ] = None,
+    store: StoreOption = "artifacts",
+) -> None:
+    """Draw a stored circuit as SVG, PNG or DOT."""
+    with _plainly():
+        from data import Catalog, Store
+        from flows.drawings import find_circuit, load_circuit
+
+        catalog = Catalog(Store.open(store, create=False))
+        filters = {"model": model, "task": task, "method": method}
+        found = find_circuit(catalog, circuit, filters | {"algorithm": algorithm, "size": size})
+        drawn, title = load_circuit(catalog, found)
+        path = drawn.draw(output, title=title)
+        _console().print(f"{path}: {title}", highlight=False, soft_wrap=True, markup=False)
+
+
+def _console(to_stderr: bool = False) -> Console:
+    """A console as wide as its terminal; wide enough for tables where there is none."""
+    from rich.console import Console
+
+    console = Console(stderr=to_stderr)
+    return console if console.is_terminal else Console(stderr=to_stderr, width=140)
+
+
+@contextmanager
+def _plainly() -> Iterator[None]:
+    """Turn what goes wrong into a sentence and an exit code, and other libraries' talk off."""
+    _silence_libraries()
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        _say("interrupted: what is finished is kept, and the next run goes on from there")
+        raise typer.Exit(143 if error.args == (signal.SIGTERM,) else 130) from None
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(1) from None
+    except (ValueError, RuntimeError) as error:
+        if not isinstance(error, _our_errors()):
+            raise
+        _say(str(error))
+        raise typer.Exit(2) from None
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt(signal.SIGTERM)
+
+
+def _our_errors() -> tuple[type[Exception], ...]:
+    """The errors that speak to people, of the rooms that were entered."""
+    loaded = [
+        (sys.modules[room], name) for room, name in _OUR_ERRORS.items() if room in sys.modules
+    ]
+    return tuple(getattr(room, name) for room, name in loaded)
+
+
+def _say(sentence: str) -> None:
+    console = _console(to_stderr=True)
+    console.print(sentence, style="red", markup=False, highlight=False, soft_wrap=True)
+
+
+def _silence_libraries() -> None:
+    """Warnings and log lines of libraries are no news to people; Python's -W shows warnings."""
+    import logging
+    import warnings
+
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    logging.getLogger().addHandler(logging.NullHandler())
+    for name in ("TRANSFORMERS_VERBOSITY", "HF_HUB_VERBOSITY"):
+        os.environ.setdefault(name, "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,246 @@
+"""The flow: every cell of a grid through its stages, each stage once, failures beside the rest.
+
+The store alone says what is finished. A run first walks the grid without working, so that it knows
+what is missing; finished stages are never submitted. Then it goes cell by cell: a missing stage is
+one Prefect task run, given names and keys and never tensors. A cell that fails is noted, in the
+store too, and the others go on; a stage that failed is not tried twice in a run.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+
+from circuits.errors import CircuitError
+from data import StoreError, provenance
+from flows.config import Cell, GridConfig
+from flows.errors import GridError
+from flows.measuring import measured
+from flows.plan import Plan, Products, cell_key, finished, make_plan, planned, walk
+from flows.progress import Watcher
+from flows.settings import has_own_server, prefect_server
+from flows.stages import Found, Stage
+from flows.workbench import workbench
+from tasks import TaskError
+
+Status = Literal["reused", "computed", "failed"]
+Execute = Callable[[Stage], Found]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A cell that could not be finished: at which stage, and why, in a sentence."""
+
+    cell: Cell
+    stage: str
+    sentence: str
+
+
+@dataclass
+class Outcome:
+    """What came of a run: every stage's status, each cell's products or failure."""
+
+    statuses: dict[tuple[str, str], Status] = field(default_factory=dict)  # by stage name and key
+    products: dict[Cell, Products] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)
+    whole: bool = False  # every cell had its turn
+
+    def count(self, status: Status, stage: str | None = None) -> int:
+        """How many stages ended so, of one name or of all."""
+        return sum(
+            found == status and stage in (None, name) for (name, _), found in self.statuses.items()
+        )
+
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """The names of the stages, in the order in which they were met."""
+        return tuple(dict.fromkeys(name for name, _ in self.statuses))
+
+
+class StageFailedError(Exception):
+    """Carries a stage's failure to its cell."""
+
+    def __init__(self, stage: Stage, sentence: str) -> None:
+        super().__init__(sentence)
+        self.stage = stage
+        self.sentence = sentence
+
+
+class Run:
+    """One pass over a grid."""
+
+    def __init__(self, config: GridConfig, location: str, watcher: Watcher) -> None:
+        self.config = config
+        self.location = location
+        self.watcher = watcher
+        self.bench = workbench(location, config.memory_budget)
+        self.outcome = Outcome()
+        self._failed: dict[str, str] = {}  # sentences of stages that failed in this run, by key
+
+    def plan(self) -> Plan:
+        """What is there to do; notes it in the store, for `status`."""
+        plan, store = make_plan(self.config, self.bench), self.bench.store
+        now = {stage.key for stage in plan.stages}
+        for stage in store.grids().get(self.config.name, ()):
+            if stage.key is not None and stage.key not in now:
+                store.clear_failure(stage.key)  # the grid no longer has this stage
+        store.save_grid(self.config.name, [planned(stage) for stage in plan.stages])
+        return plan
+
+    def carry_out(self, plan: Plan, execute: Execute) -> Outcome:
+        """Take every cell through its stages; `execute` does those that are not finished."""
+        self.watcher.started(plan)
+        for cell in self.config.cells():
+            self.watcher.cell_started(cell)
+            try:
+                self.outcome.products[cell] = self._carry_out_cell(cell, execute)
+                self.bench.store.clear_failure(cell_key(cell))
+            except StageFailedError as failed:
+                self._fail(cell, failed.stage.label, failed.sentence)
+            except (TaskError, CircuitError, StoreError, GridError) as error:
+                self.bench.store.record_failure(cell_key(cell), "cell", cell.label, str(error))
+                self._fail(cell, "plan", str(error))
+            self.watcher.cell_ended(cell)
+        self.plan()  # every key is known by now
+        self.watcher.ended()
+        self.outcome.whole = True
+        return self.outcome
+
+    def _carry_out_cell(self, cell: Cell, execute: Execute) -> Products:
+        steps = walk(cell, self.config, self.bench)
+        stages = next(steps)
+        while True:
+            found = tuple(self._settle(cell, stage, execute) for stage in stages)
+            try:
+                stages = steps.send(found)
+            except StopIteration as end:
+                products: Products = end.value
+                return products
+
+    def _settle(self, cell: Cell, stage: Stage, execute: Execute) -> Found:
+        """The artifacts of a stage, from the store or by doing it now."""
+        assert stage.key is not None, f"{stage.label} was reached before its inputs"
+        if stage.key in self._failed:
+            raise StageFailedError(stage, self._failed[stage.key])
+        found = finished(self.bench.store, stage)
+        if found is not None:
+            self.outcome.statuses.setdefault((stage.name, stage.key), "reused")
+            self.watcher.stage_reused(cell, stage)
+            return found
+        self.watcher.stage_started(cell, stage)
+        try:
+            found = execute(stage)
+        except Exception as error:
+            # The boundary of a cell: whatever a stage meets, the other cells go on.
+            sentence = self._explain(stage, error)
+            self._failed[stage.key] = sentence
+            self.outcome.statuses[stage.name, stage.key] = "failed"
+            self.bench.store.record_failure(stage.key, stage.name, cell.label, sentence)
+            self.watcher.stage_failed(cell, stage)
+            raise StageFailedError(stage, sentence) from error
+        self.outcome.statuses[stage.name, stage.key] = "computed"
+        self.watcher.stage_computed(cell, stage)
+        return found
+
+    def _explain(self, stage: Stage, error: Exception) -> str:
+        """One sentence; for what nobody foresaw, with the file that has the traceback."""
+        if isinstance(error, TaskError | CircuitError | StoreError | GridError):
+            return str(error)
+        first = (str(error).strip().splitlines() or ["no message"])[0]
+        log = self.folder("logs") / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{stage.name}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        heading = f"{stage.label} of {stage.scope}\n"
+        log.write_text(heading + "".join(traceback.format_exception(error)), encoding="utf-8")
+        return f"{type(error).__name__}: {first} (the whole story is in {log})"
+
+    def folder(self, name: str) -> Path:
+        """A folder for files beside the artifacts: in the store, or here if that is not local."""
+        location = self.bench.store.location
+        return Path(location.root if location.is_local else "circuit-grid-output") / name
+
+    def _fail(self, cell: Cell, stage: str, sentence: str) -> None:
+        self.outcome.failures.append(Failure(cell, stage, sentence))
+        self.watcher.cell_failed(cell, stage, sentence)
+
+
+def do_stage(stage: Stage, location: str, memory_budget: int) -> Found:
+    """Build a stage's tables and publish them in the store under its key."""
+    bench = workbench(location, memory_budget)
+    if stage.runs is not None:
+        bench.model(stage.runs)  # loading is not the stage's own time
+    device = None if stage.runs is None else str(bench.model(stage.runs).device)
+    with measured(device) as cost:
+        tables = stage.build(bench)
+    assert stage.key is not None
+    about = provenance(
+        stage.name,
+        stage.scope,
+        cost.seconds,
+        cost.peak_bytes,
+        device,
+        None if stage.runs is None else stage.runs.dtype,
+        stage.parts,
+    )
+    return bench.store.write_all(stage.key, tables, about)
+
+
+_CURRENT: ContextVar[tuple[Run, Plan]] = ContextVar("run")
+
+
+@flow(name="circuit-grid", flow_run_name="{grid}", validate_parameters=False)
+def circuit_grid(grid: str, store: str) -> State:
+    """Run the grid at hand; Completed, or Failed with the list of cells that failed."""
+    run, plan = _CURRENT.get()
+
+    def execute(stage: Stage) -> Found:
+        submitted = task(
+            do_stage,
+            name=stage.name,
+            task_run_name=f"{stage.scope} · {stage.label}",
+            cache_policy=NO_CACHE,
+            persist_result=False,
+        )
+        return submitted(stage, run.location, run.config.memory_budget)
+
+    outcome = run.carry_out(plan, execute)
+    if outcome.failures:
+        lines = "\n".join(f"{one.cell.label}: {one.sentence}" for one in outcome.failures)
+        return Failed(message=f"{len(outcome.failures)} cells failed\n{lines}")
+    computed, reused = outcome.count("computed"), outcome.count("reused")
+    return Completed(message=f"{computed} stages computed, {reused} reused")
+
+
+def run_grid(config: GridConfig, location: str, watcher: Watcher) -> Run:
+    """Run a grid on a store and return the run with its outcome; StoreError for an unusable store.
+
+    Where nothing is missing and nobody keeps a Prefect server to tell, none is started.
+    """
+    run = Run(config, location, watcher)
+    plan = run.plan()
+    if plan.done and not has_own_server():
+        run.carry_out(plan, _refuse)
+        return run
+    watcher.waiting("starting Prefect")
+    with prefect_server():
+        token = _CURRENT.set((run, plan))
+        try:
+            state = circuit_grid(config.name, location, return_state=True)
+            if not run.outcome.whole:
+                state.result()  # raises what ended the flow
+        finally:
+            _CURRENT.reset(token)
+    return run
+
+
+def _refuse(stage: Stage) -> Found:
+    raise GridError(f"{stage.label} vanished from the store while it was being read: run again")

@@ -1,0 +1,200 @@
+"""What people see while a grid runs: a live bar in a terminal, sparse lines anywhere else.
+
+A `Watcher` is told what happens. The bar counts work, not stages: a shard of five steps weighs five
+times one of one step, and the time left follows from the work done so far.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from flows.config import Cell
+from flows.plan import Plan
+from flows.stages import EvaluationStage, ShardStage, Stage
+
+_SECONDS_BETWEEN_LINES = 15.0
+
+
+class Watcher:
+    """Is told what a run does; this one keeps count and says nothing."""
+
+    def waiting(self, what: str) -> None:
+        """Something that is no stage takes its time."""
+
+    def started(self, plan: Plan) -> None:
+        """The run begins, with this much missing."""
+        self.plan = plan
+        self.n_cells = len(plan.missing)
+        self.cell_number = 0
+        self.total = sum(weight(s) for missing in plan.missing.values() for s in missing)
+        self.done = 0.0
+
+    def cell_started(self, cell: Cell) -> None:
+        """A cell begins."""
+        self.cell_number += 1
+        self.counts: Counter[str] = Counter()
+        self.sentence = ""
+        self._began = time.monotonic()
+        self._open = Counter(_name(stage) for stage in self.plan.missing[cell])
+        self._left = sum(weight(stage) for stage in self.plan.missing[cell])
+
+    def stage_started(self, cell: Cell, stage: Stage) -> None:
+        """A stage is being done."""
+
+    def stage_reused(self, cell: Cell, stage: Stage) -> None:
+        """A stage was finished already."""
+        self._settled(stage, "reused")
+
+    def stage_computed(self, cell: Cell, stage: Stage) -> None:
+        """A stage was done."""
+        self._settled(stage, "computed")
+
+    def stage_failed(self, cell: Cell, stage: Stage) -> None:
+        """A stage failed; its cell will, too."""
+        self._settled(stage, "failed")
+
+    def cell_failed(self, cell: Cell, stage: str, sentence: str) -> None:
+        """A cell cannot be finished."""
+        self.sentence = sentence
+
+    def cell_ended(self, cell: Cell) -> None:
+        """A cell is finished, or has failed."""
+        self.done += self._left
+
+    def ended(self) -> None:
+        """All cells had their turn."""
+
+    def close(self) -> None:
+        """Leave the terminal as it was; also after an interruption."""
+
+    @property
+    def seconds(self) -> float:
+        """How long the present cell has taken."""
+        return time.monotonic() - self._began
+
+    @property
+    def counted(self) -> str:
+        """What became of the present cell's stages, such as `9 computed, 4 reused`."""
+        kinds = ("computed", "reused", "failed")
+        return ", ".join(f"{self.counts[kind]} {kind}" for kind in kinds if self.counts[kind])
+
+    def _settled(self, stage: Stage, how: str) -> None:
+        self.counts[how] += 1
+        if self._open[_name(stage)] > 0:
+            self._open[_name(stage)] -= 1
+            self.done += weight(stage)
+            self._left -= weight(stage)
+
+
+class LiveWatcher(Watcher):
+    """A bar with the time left, and a line for every cell that was worked on."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
+        self._task = self._bar.add_task("looking at the store", total=None)
+        self._bar.start()
+
+    def waiting(self, what: str) -> None:
+        """Say it beside the bar."""
+        self._bar.update(self._task, description=what)
+
+    def started(self, plan: Plan) -> None:
+        """Fix the bar's length."""
+        super().started(plan)
+        self._bar.reset(self._task, total=self.total or None, description="")
+
+    def stage_started(self, cell: Cell, stage: Stage) -> None:
+        """Name cell and stage beside the bar."""
+        what = f"[bold]{self.cell_number}/{self.n_cells}[/] {escape(cell.label)} · {stage.label}"
+        self._bar.update(self._task, description=what)
+
+    def cell_ended(self, cell: Cell) -> None:
+        """Leave a line above the bar, unless the whole cell was there already."""
+        super().cell_ended(cell)
+        self._bar.update(self._task, completed=self.done)
+        line = f"{escape(cell.label)}  [dim]{self.counted}, {self.seconds:.1f} s[/]"
+        if self.sentence:
+            self._bar.console.print(f"[red]✗[/] {line}")
+            self._bar.console.print(f"  [red]{escape(self.sentence)}[/]", highlight=False)
+        elif self.counts["computed"]:
+            self._bar.console.print(f"[green]✓[/] {line}", highlight=False)
+
+    def _settled(self, stage: Stage, how: str) -> None:
+        super()._settled(stage, how)
+        self._bar.update(self._task, completed=self.done)
+
+    def ended(self) -> None:
+        """Take the bar away."""
+        self.close()
+
+    def close(self) -> None:
+        """Take the bar away; does nothing the second time."""
+        self._bar.stop()
+
+
+class LineWatcher(Watcher):
+    """A line for every cell that was worked on, and one now and then within long cells."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._last = time.monotonic()
+
+    def waiting(self, what: str) -> None:
+        """Say it."""
+        self._print(f"{what} …")
+
+    def stage_started(self, cell: Cell, stage: Stage) -> None:
+        """Say it if nothing was said for a while."""
+        if time.monotonic() - self._last > _SECONDS_BETWEEN_LINES:
+            share = f"{100 * self.done / self.total:.0f} % of the work" if self.total else ""
+            self._print(f"[{self.cell_number}/{self.n_cells}] {cell.label}: {stage.label}, {share}")
+
+    def cell_ended(self, cell: Cell) -> None:
+        """Say what became of the cell, unless it was all there already."""
+        super().cell_ended(cell)
+        if self.sentence or self.counts["computed"]:
+            what = f"FAILED: {self.sentence}" if self.sentence else self.counted
+            number = f"[{self.cell_number}/{self.n_cells}]"
+            self._print(f"{number} {cell.label}: {what} ({self.seconds:.1f} s)")
+
+    def _print(self, line: str) -> None:
+        self._last = time.monotonic()
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def weight(stage: Stage) -> float:
+    """How much work a stage is, next to a shard of one step."""
+    match stage:
+        case ShardStage():
+            return float(stage.method.method.steps or 1)
+        case EvaluationStage():
+            return 3.0
+    return 0.2
+
+
+def _name(stage: Stage) -> tuple[str, str, str]:
+    return (stage.name, stage.scope, stage.label)

@@ -1,0 +1,63 @@
+"""What people are told after a run: what was done, what failed, who leads, where everything is."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from circuits.errors import DrawingError
+from data import Catalog
+from flows.drawings import draw_best
+from flows.grid import Run
+from flows.leaderboard import leaderboard_table, rows_of_run
+
+
+def report(run: Run, console: Console, seconds: float) -> None:
+    """Print the leaderboard, the pictures made, the stages by what became of them, the failures."""
+    store, outcome = run.bench.store, run.outcome
+    catalog = Catalog(store)
+    rows = rows_of_run(catalog, outcome.products.values())
+    if rows:
+        console.print()
+        console.print(leaderboard_table(rows))
+        console.print()
+    try:
+        drawings = draw_best(catalog, rows, run.folder("drawings"))
+        for path in drawings:
+            console.print(f"drawn     {path}", highlight=False, soft_wrap=True)
+    except DrawingError as error:
+        console.print(f"[yellow]no drawing:[/] {escape(str(error))}")
+    where = f"--store {store.location.name}" if store.location.name != "artifacts" else ""
+    ask = f"circuit-grid query leaderboard {where}".strip()
+    console.print(f"store     {store.location.name}", highlight=False, soft_wrap=True)
+    console.print(f"ask       {ask}", highlight=False, soft_wrap=True)
+    for damage in store.damaged:
+        console.print(f"[yellow]damaged[/]   {escape(damage.path)}: {escape(damage.reason)}")
+    console.print()
+    console.print(_stages(run))
+    console.print()
+    computed, reused = outcome.count("computed"), outcome.count("reused")
+    failed = len(outcome.failures)
+    if not computed and not failed:
+        console.print(f"Every stage was reused ({reused}), in {seconds:.1f} s.", highlight=False)
+    else:
+        what = f"{computed} stages computed, {reused} reused, in {seconds:.1f} s"
+        console.print(f"{what}.", highlight=False)
+    if failed:
+        n_cells = failed + len(outcome.products)
+        console.print(f"[bold red]{failed} of {n_cells} cells failed:[/]")
+        for failure in outcome.failures:
+            console.print(f"  [red]✗[/] {escape(failure.cell.label)}", highlight=False)
+            console.print(f"    {escape(failure.sentence)}", highlight=False, soft_wrap=True)
+
+
+def _stages(run: Run) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("stage")
+    for name in ("computed", "reused", "failed"):
+        table.add_column(name, justify="right")
+    for name in run.outcome.stage_names:
+        counts = [run.outcome.count(how, name) for how in ("computed", "reused", "failed")]
+        table.add_row(name, *(str(count) if count else "[dim]0[/]" for count in counts))
+    return table

@@ -1,0 +1,33 @@
+"""The stages of a grid, in the order in which a cell goes through them.
+
+| stage      | writes                     | depends on                                            |
+|------------|----------------------------|-------------------------------------------------------|
+| model      | models graphs edges nodes  | the weights                                           |
+| dataset    | datasets examples          | task or file, split, size, seed, tokenizer            |
+| method     | methods                    | the method and its options                            |
+| shard      | shards                     | the weights, the shard's own examples, the method     |
+| scores     | scores                     | the shards, added in order                            |
+| circuits   | circuits members           | the scores, an extraction rule, all its sizes         |
+| baselines  | baselines baseline_values  | the weights, the examples, a metric                   |
+| evaluation | evaluations example_values | the weights, circuits and examples, the baselines     |
+"""
+
+from flows.stages.attribution import ScoresStage, ShardStage
+from flows.stages.description import DatasetStage, MethodStage, ModelStage
+from flows.stages.evaluation import BaselinesStage, EvaluationStage
+from flows.stages.extraction import CircuitsStage
+from flows.stages.stage import Found, Rows, Stage
+
+__all__ = [
+    "BaselinesStage",
+    "CircuitsStage",
+    "DatasetStage",
+    "EvaluationStage",
+    "Found",
+    "MethodStage",
+    "ModelStage",
+    "Rows",
+    "ScoresStage",
+    "ShardStage",
+    "Stage",
+]
