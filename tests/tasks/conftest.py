@@ -34,13 +34,17 @@ def byte_level(texts: Iterable[str], vocab_size: int, digits_one_by_one: bool = 
 
 
 def english() -> list[str]:
-    """Text in which two thirds of the names and nouns are frequent enough to be one token."""
-    names, events = ioi.NAMES[: 2 * len(ioi.NAMES) // 3], greater_than.NOUNS[:40]
+    """Text in which half of the names and nouns are frequent enough to be one token."""
+    names, events = ioi.NAMES[: len(ioi.NAMES) // 2], greater_than.NOUNS[:40]
     texts = [f"Then {name} and {name} gave it to {name}" for name in names] * 20
     texts += [f"The {noun} lasted from the year 17 to the year 17" for noun in events] * 20
     texts += [f"born in '{year} or '{year}" for year in greater_than.YEARS] * 40
-    texts += [f"The {one} near the {many}{verb}" for one, many in sva.NOUNS[:25] for forms in
-              sva.VERBS for verb in forms] * 5
+    texts += [
+        f"The {one} near the {many}{verb}"
+        for one, many in sva.NOUNS[:25]
+        for forms in sva.VERBS
+        for verb in forms
+    ] * 5
     return texts
 
 

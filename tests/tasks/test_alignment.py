@@ -1,5 +1,5 @@
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, processors
 from transformers import PreTrainedTokenizerFast
 
 from tasks import Pair, TaskError, load_dataset
@@ -44,7 +44,9 @@ def test_an_answer_is_the_token_that_continues_the_prompt(words):
 
 
 def test_a_glued_answer_that_merges_with_the_prompt_is_encoded_alone():
-    tokenizer = merging(["1", "7", "4", "17", "42", "2", "1742"], [("1", "7"), ("4", "2"), ("17", "42")])
+    tokenizer = merging(
+        ["1", "7", "4", "17", "42", "2", "1742"], [("1", "7"), ("4", "2"), ("17", "42")]
+    )
     assert tokenizer("1742", add_special_tokens=False)["input_ids"] == [6]
     assert Aligner(tokenizer).answer_token("17", "42") == 4
 
@@ -97,11 +99,11 @@ def test_a_tokenizer_without_bos_gets_none():
 @pytest.mark.parametrize(
     ("pair", "reason"),
     [
-        (Pair("Mary and", "Mary and John", (" John",), (" Mary",)), DIFFERENT_LENGTH),
-        (Pair("Mary and", "John and", (" Zerubbabel",), (" Mary",)), NOT_ONE_TOKEN),
-        (Pair("Mary and", "John and", (" Mary", " Xerxes"), (" John",)), NOT_ONE_TOKEN),
-        (Pair("Mary and", "John and", (" Mary",), (" John", " Mary")), SHARED_ANSWER),
-        (Pair("Mary and", "John and", (), (" John",)), NOT_ONE_TOKEN),
+        (Pair("to Mary", "to to Mary", (" John",), (" Mary",)), DIFFERENT_LENGTH),
+        (Pair("to Mary", "to John", (" Zerubbabel",), (" Mary",)), NOT_ONE_TOKEN),
+        (Pair("to Mary", "to John", (" Mary", " Xerxes"), (" John",)), NOT_ONE_TOKEN),
+        (Pair("to Mary", "to John", (), (" John",)), NOT_ONE_TOKEN),
+        (Pair("to Mary", "to John", (" Mary",), (" John", " Mary")), SHARED_ANSWER),
         (Pair("", "", (" Mary",), (" John",)), EMPTY_PROMPT),
     ],
 )
@@ -116,5 +118,5 @@ def test_a_word_that_the_tokenizer_does_not_know_drops_the_pair(words):
 
 
 def test_what_is_no_tokenizer_is_refused_by_name():
-    with pytest.raises(TaskError, match="transformers tokenizer such as model.tokenizer, not dict"):
+    with pytest.raises(TaskError, match=r"needs a transformers tokenizer .* not dict"):
         load_dataset("ioi", {})

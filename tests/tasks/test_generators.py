@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tasks import Combinations, Pair, TaskError, load_dataset
+from tasks import Combinations, Pair, TaskError, load_dataset, split_of
 from tasks import greater_than as greater_than_file
 from tasks import ioi as ioi_file
 from tasks.alignment import DIFFERENT_LENGTH, NOT_ONE_TOKEN
@@ -37,7 +37,7 @@ def test_every_example_is_aligned_token_by_token(name, bpe):
 def test_pairs_that_the_tokenizer_splits_into_pieces_are_dropped_and_counted(bpe):
     dataset = load_dataset("ioi", bpe, size=100)
     assert set(dataset.dropped) <= {NOT_ONE_TOKEN, DIFFERENT_LENGTH}
-    assert dataset.dropped[NOT_ONE_TOKEN] > 10
+    assert dataset.dropped[NOT_ONE_TOKEN] > 20
     answers = {token for example in dataset for token in (*example.correct, *example.incorrect)}
     assert all(bpe.decode([token]).strip() in ioi_file.NAMES for token in answers)
     assert len(answers) < len(ioi_file.NAMES)
@@ -165,21 +165,13 @@ def test_a_task_of_ones_own_is_a_function_that_returns_pairs(own_task, words):
 def test_prompts_that_occur_twice_are_drawn_once(own_task, words):
     own_task("twice")(lambda: [Pair("Mary and", "John and", (" John",), (" Mary",))] * 5)
     with pytest.raises(TaskError, match="only 1 distinct prompts"):
-        load_dataset("twice", words, split=split_with_prompts(words, "twice"), size=2)
-
-
-def split_with_prompts(tokenizer, name):
-    from tasks import split_of
-
-    return split_of("Mary and")
+        load_dataset("twice", words, split=split_of("Mary and"), size=2)
 
 
 def test_combinations_are_the_cartesian_product_in_order():
     made = Combinations(lambda a, b: Pair(a, b, ("x",), ("y",)), "ab", "cde")
     assert len(made) == 6
-    assert [(pair.clean, pair.corrupted) for pair in made] == [
-        (a, b) for a in "ab" for b in "cde"
-    ]
+    assert [(pair.clean, pair.corrupted) for pair in made] == [(a, b) for a in "ab" for b in "cde"]
     assert made[-1] == made[5]
     with pytest.raises(IndexError):
         made[6]

@@ -1,0 +1,1 @@
+"""How the bundled assets are made; not part of the distribution."""
