@@ -181,11 +181,11 @@ class Store:
                 vouching, there = self._location.read(description), self._location.read(rows)
                 if there is None or (vouching is not None and _matches(vouching, there, kind, key)):
                     continue
-                if vouching is not None or not _whole(there, kind, key):
+                if vouching is not None or _vouched(there, kind, key) is None:
                     self._location.put(rows, content)
-            in_place = self._location.read(rows)
-            if in_place is not None and _whole(in_place, kind, key):
-                self._location.put(description, vouch(in_place, kind, key).to_json())
+            voucher = _vouched(self._location.read(rows), kind, key)
+            if voucher is not None:
+                self._location.put(description, voucher.to_json())
         raise StoreError(
             f"{kind} {key} cannot be written to {self._location.name!r}:"
             " other processes keep replacing it."
@@ -231,13 +231,12 @@ def _matches(vouching: bytes, content: bytes, kind: str, key: str) -> bool:
     return True
 
 
-def _whole(content: bytes, kind: str, key: str) -> bool:
-    """Whether a file can be vouched for by what it holds."""
+def _vouched(content: bytes | None, kind: str, key: str) -> Voucher | None:
+    """The voucher of a file, or None if it is not there or not whole."""
     try:
-        vouch(content, kind, key)
+        return vouch(content, kind, key) if content is not None else None
     except ValueError:
-        return False
-    return True
+        return None
 
 
 def _paths(kind: str, key: str) -> tuple[str, str]:

@@ -1,0 +1,12 @@
+-- The examples on which circuits are furthest from the whole model.
+-- $task = null: only this task
+-- $size = null: only circuits asked for with this fraction of the edges
+-- $n = 20: how many
+SELECT
+    model, task, method, algorithm, metric, size_asked, clean_text, value, clean, corrupted,
+    faithfulness
+FROM example_faithfulness
+WHERE ($task IS NULL OR task = $task)
+    AND ($size IS NULL OR size_asked = CAST($size AS DOUBLE))
+ORDER BY abs(1 - faithfulness) DESC NULLS LAST, evaluation, example_id
+LIMIT CAST($n AS INTEGER);

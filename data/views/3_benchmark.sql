@@ -1,0 +1,280 @@
+-- How well circuits do.
+
+-- The whole model on clean and on corrupted inputs: what faithfulness is measured between.
+--   model           name of the model
+--   task            task it ran on
+--   split           split it ran on
+--   intervention    whose empty circuit the corrupted run stands for
+--   metric          the metric
+--   clean           mean of the metric on the clean inputs
+--   corrupted       mean of the metric on the corrupted inputs
+--   n_examples      examples
+--   baseline, model_id, dataset  ids
+CREATE VIEW clean_and_corrupted AS
+WITH runs AS (
+    SELECT
+        baseline,
+        any_value(model) AS model,
+        any_value(dataset) AS dataset,
+        any_value(intervention) AS intervention,
+        any_value(metric) AS metric,
+        max(mean) FILTER (run = 'clean') AS clean,
+        max(mean) FILTER (run = 'corrupted') AS corrupted,
+        max(n_examples) AS n_examples
+    FROM baselines
+    GROUP BY baseline
+),
+chosen AS (
+    SELECT DISTINCT ON (model, dataset, intervention, metric) *
+    FROM runs
+    ORDER BY model, dataset, intervention, metric, baseline
+)
+SELECT
+    models.name AS model,
+    datasets.task,
+    datasets.split,
+    chosen.intervention,
+    chosen.metric,
+    chosen.clean,
+    chosen.corrupted,
+    chosen.n_examples,
+    chosen.baseline,
+    chosen.model AS model_id,
+    chosen.dataset
+FROM chosen
+LEFT JOIN models ON models.model = chosen.model
+LEFT JOIN datasets ON datasets.dataset = chosen.dataset;
+
+-- Every circuit that was evaluated: a row per model, task, method, options, algorithm, metric, size.
+--   model               name of the model
+--   task                task it was evaluated on
+--   split               split it was evaluated on
+--   found_on            task it was found on
+--   method              name of the method
+--   steps               points on the path, if it has one
+--   quadrature          quadrature rule, if it has one
+--   level               edge, node or neuron
+--   intervention        what replaces a contribution
+--   attribution_metric  metric whose loss was attributed
+--   algorithm           top-n, threshold or greedy
+--   absolute            whether edges were ranked by |score|
+--   metric              metric it was evaluated by
+--   size_asked          fraction of the edges asked for
+--   edges_asked         number of edges asked for
+--   fraction            fraction of the edges achieved after pruning
+--   n_edges             edges in it
+--   n_nodes             nodes in it
+--   mean                mean of the metric
+--   standard_error      standard error of the mean
+--   clean               mean of the metric of the whole model on clean inputs
+--   corrupted           mean of the metric of the whole model on corrupted inputs
+--   faithfulness        (mean - corrupted) / (clean - corrupted)
+--   n_examples          examples evaluated
+--   evaluation, circuit, scores, model_id, dataset  ids
+CREATE VIEW benchmark AS
+SELECT
+    attributions.model,
+    datasets.task,
+    datasets.split,
+    attributions.task AS found_on,
+    attributions.method,
+    attributions.steps,
+    attributions.quadrature,
+    circuits.level,
+    attributions.intervention,
+    attributions.metric AS attribution_metric,
+    circuits.algorithm,
+    circuits.absolute,
+    evaluations.metric,
+    circuits.size_asked,
+    circuits.edges_asked,
+    circuits.fraction,
+    circuits.n_edges,
+    circuits.n_nodes,
+    evaluations.mean,
+    evaluations.standard_error,
+    clean_and_corrupted.clean,
+    clean_and_corrupted.corrupted,
+    evaluations.faithfulness,
+    evaluations.n_examples,
+    evaluations.evaluation,
+    evaluations.circuit,
+    circuits.scores,
+    evaluations.model AS model_id,
+    evaluations.dataset
+FROM evaluations
+JOIN circuits ON circuits.circuit = evaluations.circuit
+LEFT JOIN attributions ON attributions.scores = circuits.scores
+LEFT JOIN datasets ON datasets.dataset = evaluations.dataset
+LEFT JOIN clean_and_corrupted
+    ON clean_and_corrupted.model_id = evaluations.model
+    AND clean_and_corrupted.dataset = evaluations.dataset
+    AND clean_and_corrupted.metric = evaluations.metric
+    AND clean_and_corrupted.intervention = coalesce(attributions.intervention, 'patching');
+
+-- One number for all sizes: a row per set of scores, extraction, evaluation dataset and metric.
+--
+-- With f the faithfulness and k the fraction of edges achieved, by the trapezoid rule over the
+-- sizes evaluated, from the smallest to the largest k and no further:
+--     CPR = integral of f dk              (1 for a circuit as good as the model at every size)
+--     CMD = integral of |1 - f| dk        (0 for a circuit that does just what the model does)
+-- and on the log axis, so that small circuits count as much as large ones, sizes of no edge left
+-- out, divided by the length of the axis:
+--     log CPR = integral of f d(ln k) / (ln k_max - ln k_min), log CMD likewise.
+-- All are null if f is null or NaN at any size, or if the axis has no length.
+--
+--   model               name of the model
+--   task                task evaluated on
+--   split               split evaluated on
+--   found_on            task the circuits were found on
+--   method              name of the method
+--   steps               points on the path, if it has one
+--   quadrature          quadrature rule, if it has one
+--   level               edge, node or neuron
+--   intervention        what replaces a contribution
+--   attribution_metric  metric whose loss was attributed
+--   algorithm           top-n, threshold or greedy
+--   absolute            whether edges were ranked by |score|
+--   metric              metric evaluated by
+--   cpr                 CPR: more is better
+--   cmd                 CMD: less is better
+--   log_cpr             CPR on the log axis
+--   log_cmd             CMD on the log axis
+--   n_sizes             sizes evaluated
+--   smallest            smallest fraction achieved
+--   largest             largest fraction achieved
+--   seconds             wall time of the attribution, its shards included
+--   peak_bytes          the most memory the attribution took
+--   device              where the attribution ran
+--   n_examples          examples scored
+--   n_evaluated         examples evaluated
+--   scores, model_id, dataset  ids
+CREATE VIEW leaderboard AS
+WITH points AS (
+    SELECT
+        *,
+        CASE WHEN NOT isnan(faithfulness) THEN faithfulness END AS f,
+        lag(f) OVER along AS f_before,
+        lag(fraction) OVER along AS k_before,
+        fraction - k_before AS step,
+        CASE WHEN k_before > 0 THEN ln(fraction / k_before) END AS log_step
+    FROM benchmark
+    WINDOW along AS (
+        PARTITION BY scores, algorithm, absolute, dataset, metric
+        ORDER BY fraction, size_asked, edges_asked, circuit
+    )
+),
+areas AS (
+    SELECT
+        scores, algorithm, absolute, dataset, metric,
+        any_value(COLUMNS([
+            'model', 'task', 'split', 'found_on', 'method', 'steps', 'quadrature', 'level',
+            'intervention', 'attribution_metric', 'model_id'
+        ])),
+        count(*) AS n_sizes,
+        count(f) = count(*) AS is_whole,
+        min(fraction) AS smallest,
+        max(fraction) AS largest,
+        max(n_examples) AS n_evaluated,
+        sum(step) AS length,
+        sum(log_step) AS log_length,
+        sum(step * (f + f_before) / 2) AS f_area,
+        sum(step * (abs(1 - f) + abs(1 - f_before)) / 2) AS gap_area,
+        sum(log_step * (f + f_before) / 2) AS f_log_area,
+        sum(log_step * (abs(1 - f) + abs(1 - f_before)) / 2) AS gap_log_area
+    FROM points
+    GROUP BY scores, algorithm, absolute, dataset, metric
+)
+SELECT
+    areas.model,
+    areas.task,
+    areas.split,
+    areas.found_on,
+    areas.method,
+    areas.steps,
+    areas.quadrature,
+    areas.level,
+    areas.intervention,
+    areas.attribution_metric,
+    areas.algorithm,
+    areas.absolute,
+    areas.metric,
+    CASE WHEN is_whole AND length > 0 THEN f_area END AS cpr,
+    CASE WHEN is_whole AND length > 0 THEN gap_area END AS cmd,
+    CASE WHEN is_whole AND log_length > 0 THEN f_log_area / log_length END AS log_cpr,
+    CASE WHEN is_whole AND log_length > 0 THEN gap_log_area / log_length END AS log_cmd,
+    areas.n_sizes,
+    areas.smallest,
+    areas.largest,
+    attributions.seconds,
+    attributions.peak_bytes,
+    attributions.device,
+    attributions.n_examples,
+    areas.n_evaluated,
+    areas.scores,
+    areas.model_id,
+    areas.dataset
+FROM areas
+LEFT JOIN attributions ON attributions.scores = areas.scores;
+
+-- Every circuit on every example, beside the whole model on it.
+--   model         name of the model
+--   task          task evaluated on
+--   method        name of the method
+--   steps         points on the path, if it has one
+--   quadrature    quadrature rule, if it has one
+--   algorithm     top-n, threshold or greedy
+--   metric        the metric
+--   size_asked    fraction of the edges asked for
+--   n_edges       edges in the circuit
+--   example_id    position of the example in its dataset
+--   clean_text    clean text
+--   corrupted_text corrupted text
+--   value         the metric of the circuit
+--   clean         the metric of the whole model on the clean text
+--   corrupted     the metric of the whole model on the corrupted text
+--   faithfulness  (value - corrupted) / (clean - corrupted); null where clean = corrupted
+--   evaluation, circuit, dataset  ids
+CREATE VIEW example_faithfulness AS
+WITH model_values AS (
+    SELECT
+        baseline,
+        example_id,
+        max(value) FILTER (run = 'clean') AS clean,
+        max(value) FILTER (run = 'corrupted') AS corrupted
+    FROM baseline_values
+    GROUP BY baseline, example_id
+)
+SELECT
+    benchmark.model,
+    benchmark.task,
+    benchmark.method,
+    benchmark.steps,
+    benchmark.quadrature,
+    benchmark.algorithm,
+    benchmark.metric,
+    benchmark.size_asked,
+    benchmark.n_edges,
+    example_values.example_id,
+    examples.clean AS clean_text,
+    examples.corrupted AS corrupted_text,
+    example_values.value,
+    model_values.clean,
+    model_values.corrupted,
+    (example_values.value - model_values.corrupted)
+        / nullif(model_values.clean - model_values.corrupted, 0) AS faithfulness,
+    benchmark.evaluation,
+    benchmark.circuit,
+    benchmark.dataset
+FROM example_values
+JOIN benchmark ON benchmark.evaluation = example_values.evaluation
+LEFT JOIN examples
+    ON examples.dataset = benchmark.dataset AND examples.example_id = example_values.example_id
+LEFT JOIN clean_and_corrupted
+    ON clean_and_corrupted.model_id = benchmark.model_id
+    AND clean_and_corrupted.dataset = benchmark.dataset
+    AND clean_and_corrupted.metric = benchmark.metric
+    AND clean_and_corrupted.intervention = coalesce(benchmark.intervention, 'patching')
+LEFT JOIN model_values
+    ON model_values.baseline = clean_and_corrupted.baseline
+    AND model_values.example_id = example_values.example_id;
