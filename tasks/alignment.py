@@ -10,6 +10,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import cached_property
 from typing import Any, Protocol
 
 from tasks.task import Example, Pair, TaskError
@@ -60,23 +62,23 @@ class Aligner:
         self._encoded: dict[str, tuple[int, ...]] = {}
 
     def prepare(self, texts: Iterable[str]) -> None:
-        """Encode texts in one call; those seen before this call are forgotten."""
-        unique = list(dict.fromkeys(texts))
-        self._encoded = {}
-        if unique:
+        """Encode all texts in one call, which is much faster than one by one."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._encoded]
+        if new:
             encoded = self.tokenizer(
-                unique, add_special_tokens=False, padding=False, truncation=False
+                new,
+                add_special_tokens=False,
+                padding=False,
+                truncation=False,
+                return_attention_mask=False,
             )["input_ids"]
-            self._encoded = {
-                text: tuple(int(token) for token in ids)
-                for text, ids in zip(unique, encoded, strict=True)
-            }
+            self._encoded.update((text, tuple(ids)) for text, ids in zip(new, encoded, strict=True))
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Return the ids of a text, without BOS."""
         if text not in self._encoded:
             [ids] = self.tokenizer([text], add_special_tokens=False, truncation=False)["input_ids"]
-            self._encoded[text] = tuple(int(token) for token in ids)
+            self._encoded[text] = tuple(ids)
         return self._encoded[text]
 
     def input_tokens(self, text: str) -> tuple[int, ...] | str:
@@ -90,7 +92,7 @@ class Aligner:
             return (bos, *ids)
         return ids
 
-    @property
+    @cached_property
     def unknown_token(self) -> int | None:
         """The id that stands for words outside the vocabulary, if that is its one meaning."""
         unknown = getattr(self.tokenizer, "unk_token_id", None)
@@ -141,8 +143,23 @@ class Aligner:
             return SHARED_ANSWER
         return Example(pair.clean, pair.corrupted, *inputs, correct, incorrect)
 
+    def align_all(self, pairs: Sequence[Pair]) -> list[Example | str]:
+        """Align many pairs; those whose first answers fail cost no look at the others."""
+        self._encoded.clear()
+        firsts = [replace(p, correct=p.correct[:1], incorrect=p.incorrect[:1]) for p in pairs]
+        self.prepare(text for first in firsts for text in _texts(first))
+        outcomes: list[Example | str] = [self.align(first) for first in firsts]
+        remaining = [
+            index
+            for index, (pair, first) in enumerate(zip(pairs, firsts, strict=True))
+            if pair != first and not isinstance(outcomes[index], str)
+        ]
+        self.prepare(text for index in remaining for text in _texts(pairs[index]))
+        for index in remaining:
+            outcomes[index] = self.align(pairs[index])
+        return outcomes
 
-def texts_of(pair: Pair) -> list[str]:
-    """Return every text that aligning a pair may need to encode."""
+
+def _texts(pair: Pair) -> list[str]:
     continued = [pair.clean + answer for answer in (*pair.correct, *pair.incorrect)]
     return [pair.clean, pair.corrupted, *continued]

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 
-from tasks.alignment import Aligner, texts_of, tokenizer_name
+from tasks.alignment import Aligner, tokenizer_name
 from tasks.splits import check_split, drawing_order, split_of
 from tasks.task import Dataset, Example, Pair, Task, TaskError
 
@@ -46,16 +46,12 @@ def generate(
     examples: list[Example] = []
     dropped: Counter[str] = Counter()
     drawn = draw(task, split, seed)
-    while len(examples) < size and (batch := list(islice(drawn, BATCH))):
-        aligner.prepare(text for pair in batch for text in texts_of(pair))
-        for pair in batch:
-            example = aligner.align(pair)
+    while len(examples) < size and (batch := list(islice(drawn, min(BATCH, size - len(examples))))):
+        for example in aligner.align_all(batch):
             if isinstance(example, str):
                 dropped[example] += 1
             else:
                 examples.append(example)
-            if len(examples) == size:
-                break
         if not examples and dropped.total() >= HOPELESS_AFTER:
             break
     tokenizer = tokenizer_name(aligner.tokenizer)

@@ -6,7 +6,6 @@ import sys
 import pytest
 
 from tasks import Combinations, Pair, TaskError, load_dataset, split_of
-from tasks import greater_than as greater_than_file
 from tasks import ioi as ioi_file
 from tasks.alignment import DIFFERENT_LENGTH, NOT_ONE_TOKEN
 from tasks.generation import DEFAULT_SIZE
@@ -129,17 +128,25 @@ def test_rows_are_the_same_in_every_process(words, tmp_path):
 def test_a_tokenizer_with_single_digits_cannot_express_greater_than(digit_bpe):
     with pytest.raises(TaskError, match="cannot express the task greater-than") as error:
         load_dataset("greater-than", digit_bpe, size=10)
-    assert f"dropped {NOT_ONE_TOKEN}: 2048" in str(error.value)
+    assert f"dropped {NOT_ONE_TOKEN}: 2000" in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_asking_for_more_prompts_than_there_are_says_how_many(words):
-    with pytest.raises(TaskError, match=r"greater-than has only (\d+) distinct prompts") as error:
-        load_dataset("greater-than", words, "validation", size=1_000_000)
-    number = int(re.search(r"only (\d+)", str(error.value))[1])
-    assert len(load_dataset("greater-than", words, "validation", size=number)) == number
-    total = len(greater_than_file.NOUNS) * 97
-    assert 0.15 * total < number < 0.25 * total
+def test_asking_for_more_prompts_than_there_are_says_how_many(own_task, words):
+    @own_task("lunch")
+    def lunch():
+        return [
+            Pair(f"{a} and {b}", f"{b} and {a}", (f" {a}",), (f" {b}",))
+            for a in ioi_file.NAMES[:30]
+            for b in ioi_file.NAMES[:30]
+            if a != b
+        ]
+
+    there = sum(split_of(pair.clean) == "validation" for pair in lunch())
+    assert len(load_dataset("lunch", words, "validation", size=there)) == there
+    with pytest.raises(TaskError, match=f"lunch has only {there} distinct prompts") as error:
+        load_dataset("lunch", words, "validation", size=there + 1)
+    assert f"{there + 1} were asked for" in str(error.value)
 
 
 def test_a_size_below_one_is_refused(words):
