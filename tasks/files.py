@@ -18,18 +18,20 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tasks.alignment import Aligner, tokenizer_name
-from tasks.generation import reasons
+from tasks.generation import BATCH, reasons
 from tasks.registry import nearest
 from tasks.rules import get_rule, rule_names
 from tasks.splits import ALL, SPLITS, check_split, drawing_order, split_of
 from tasks.tables import Row, read_rows
 from tasks.task import Dataset, Example, Pair, TaskError
 
+PROMPTS = ("clean", "corrupted")
 ANSWER_COLUMNS = (("correct_idx", "incorrect_idx"), ("answer_ids",), ("correct", "incorrect"))
 REPEATED = "the row repeats an earlier one"
 
@@ -49,15 +51,14 @@ def read_dataset(
     """
     rows = read_rows(path)
     columns = _answer_columns(path, rows, rule)
-    rows = _rows_of_split(path, rows, split)
-    aligner.prepare(text for row in rows for text in (_text(path, row, c) for c in PROMPTS))
+    parsed = [
+        _parse(path, row, columns, rule, aligner) for row in _rows_of_split(path, rows, split)
+    ]
     if size is not None:
-        order = drawing_order(len(rows), f"{split}/{seed}")
-        rows = [rows[index] for index in order]
+        parsed = [parsed[index] for index in drawing_order(len(parsed), f"{split}/{seed}")]
     examples: dict[Example, None] = {}
     dropped: Counter[str] = Counter()
-    for row in rows:
-        example = _align(path, row, columns, rule, aligner)
+    for example in _align(parsed, aligner):
         if isinstance(example, str):
             dropped[example] += 1
         elif example in examples:
@@ -84,9 +85,6 @@ def read_dataset(
         dropped=dict(sorted(dropped.items())),
         task=path.stem,
     )
-
-
-PROMPTS = ("clean", "corrupted")
 
 
 def _answer_columns(path: Path, rows: list[Row], rule: str | None) -> tuple[str, ...]:
@@ -146,27 +144,46 @@ def _rows_of_split(path: Path, rows: list[Row], split: str) -> list[Row]:
     return chosen
 
 
-def _align(
+@dataclass(frozen=True)
+class _Identified:
+    """A row whose answers are token ids already."""
+
+    clean: str
+    corrupted: str
+    correct: tuple[int, ...]
+    incorrect: tuple[int, ...]
+
+
+def _parse(
     path: Path, row: Row, columns: tuple[str, ...], rule: str | None, aligner: Aligner
-) -> Example | str:
+) -> Pair | _Identified:
     clean, corrupted = (_text(path, row, column) for column in PROMPTS)
-    if columns == ("label",):
-        assert rule is not None
-        label = _cell(path, row, "label")
+    if rule is not None:
+        label = _whole(_cell(path, row, "label"))
         try:
-            correct, incorrect = get_rule(rule)(_whole(label))
-        except TaskError as error:
+            return Pair(clean, corrupted, *get_rule(rule)(label))
+        except ValueError as error:
             raise TaskError(f"{path}, {row.place}: {error}") from error
-        return aligner.align(Pair(clean, corrupted, correct, incorrect))
     if columns == ("correct", "incorrect"):
-        return aligner.align(
-            Pair(clean, corrupted, *(_texts(path, row, column) for column in columns))
-        )
-    ids = _answer_ids(path, row, columns, len(aligner.tokenizer))
-    inputs = aligner.inputs(clean, corrupted)
-    if isinstance(inputs, str):
-        return inputs
-    return Example(clean, corrupted, *inputs, *ids)
+        return Pair(clean, corrupted, *(_texts(path, row, column) for column in columns))
+    return _Identified(clean, corrupted, *_answer_ids(path, row, columns, len(aligner.tokenizer)))
+
+
+def _align(parsed: Sequence[Pair | _Identified], aligner: Aligner) -> Iterator[Example | str]:
+    """Align rows in their order, many at a time."""
+    for start in range(0, len(parsed), BATCH):
+        batch = parsed[start : start + BATCH]
+        pairs = [row for row in batch if isinstance(row, Pair)]
+        yield from aligner.align_all(pairs)
+        identified = [row for row in batch if isinstance(row, _Identified)]
+        aligner.prepare(text for row in identified for text in (row.clean, row.corrupted))
+        for row in identified:
+            inputs = aligner.inputs(row.clean, row.corrupted)
+            yield (
+                inputs
+                if isinstance(inputs, str)
+                else Example(row.clean, row.corrupted, *inputs, row.correct, row.incorrect)
+            )
 
 
 def _cell(path: Path, row: Row, column: str) -> Any:
