@@ -118,7 +118,7 @@ def _gpt2_sizes(config: Any) -> Architecture:
 def _gpt2_layer(bridge: Any, index: int) -> Layer:
     block, config = bridge.blocks[index], bridge.original_model.config
     heads = config.n_head
-    scale = (config.n_embd // heads) ** -0.5 if config.scale_attn_weights else 1.0
+    scale = (config.n_embd // heads) ** -0.5
     if config.scale_attn_by_inverse_layer_idx:
         scale /= index + 1
     attention = block.attn
@@ -185,12 +185,12 @@ FAMILIES: dict[str, Family] = {
             "n_inner": None,
             "activation_function": "gelu_new",
             "layer_norm_epsilon": 1e-5,
-            "scale_attn_weights": True,
             "scale_attn_by_inverse_layer_idx": False,
             "reorder_and_upcast_attn": False,
             "tie_word_embeddings": True,
         },
-        refused_settings={"add_cross_attention": True},
+        # the bridge computes attention as if scale_attn_weights were true
+        refused_settings={"add_cross_attention": True, "scale_attn_weights": False},
         checkpoint_prefix="transformer.",
         not_weights=(".attn.bias", ".attn.masked_bias"),
         sizes=_gpt2_sizes,
@@ -220,7 +220,7 @@ def architecture_of(config: Any, name: str) -> Architecture:
     for setting, value in family.refused_settings.items():
         if getattr(config, setting, None) == value:
             raise ModelFamilyError(
-                f"the model {name!r} has {setting}={value}, which the graph of a {family.name} "
-                f"model does not describe"
+                f"the model {name!r} has {setting}={value}, which is not described for "
+                f"models of the family {family.name}"
             )
     return family.sizes(config)

@@ -277,9 +277,9 @@ def _planned_bytes(model: Model) -> BytesOf:
 
     def bytes_of(n_examples: int, n_prefix: int, longest: int) -> int:
         pos = longest - n_prefix
-        state = a.n_layers * pos * (7 * a.d_model) + 2 * a.n_layers * a.d_model * n_prefix
+        state = a.n_layers * pos * (10 * a.d_model) + 2 * a.n_layers * a.d_model * n_prefix
         changes = graph.n_writers * pos * a.d_model
-        of_a_layer = pos * (4 * a.n_heads * a.d_model + 3 * a.d_mlp + 2 * a.n_heads * longest)
+        of_a_layer = pos * (10 * a.n_heads * a.d_model + 3 * a.d_mlp + 4 * a.n_heads * longest)
         return n_examples * item * (state + changes + of_a_layer + 3 * a.d_vocab)
 
     return bytes_of

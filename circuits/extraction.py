@@ -43,7 +43,8 @@ def threshold(scores: Scores, value: float, absolute: bool = True) -> Circuit:
     """Every edge with a score (an |score|) of at least `value`, pruned."""
     if math.isnan(value):
         raise ExtractionError("the threshold is not a number (NaN)")
-    return _circuit(scores, np.flatnonzero(_ranking(scores, absolute) >= value))
+    ranking = _ranking(scores, absolute)
+    return _circuit(scores, np.flatnonzero((ranking >= value) & (ranking > -np.inf)))
 
 
 def greedy(scores: Scores, n: int, absolute: bool = True) -> Circuit:

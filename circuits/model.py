@@ -21,8 +21,12 @@ from torch import Tensor
 import data.bundled
 from circuits.architecture import FAMILIES, Architecture, Family, Layer, architecture_of
 from circuits.errors import ModelError
-from circuits.fingerprint import fingerprint_of_directory, fingerprint_of_tokenizer
 from circuits.graph import Graph
+from circuits.weights_digest import (
+    fingerprint_of_directory,
+    fingerprint_of_tokenizer,
+    has_tokenizer,
+)
 
 DTYPES = {
     "float32": torch.float32,
@@ -43,6 +47,7 @@ class Model:
     tokenizer: Any  # transformers.PreTrainedTokenizerBase
     architecture: Architecture
     fingerprint: str
+    n_parameters: int  # tied ones counted once
     device: torch.device
     dtype: torch.dtype
 
@@ -70,11 +75,6 @@ class Model:
     @property
     def _family(self) -> Family:
         return FAMILIES[self.bridge.original_model.config.model_type]
-
-    @property
-    def n_parameters(self) -> int:
-        """How many parameters the model has, tied ones counted once."""
-        return sum(p.numel() for p in self.bridge.original_model.parameters())
 
 
 def load_model(
@@ -104,10 +104,19 @@ def load_model(
     architecture = architecture_of(config, name)
     own_tokenizer = _tokenizer(directory, name, tokenizer)
     with _quiet_transformers():
-        bridge = _boot(directory, name, torch_device, DTYPES[dtype])
-    bridge.eval()
-    bridge.requires_grad_(False)
-    return Model(name, bridge, own_tokenizer, architecture, digest, torch_device, DTYPES[dtype])
+        hf_model = _read_weights(directory, name, DTYPES[dtype]).to(torch_device)
+        n_parameters = sum(parameter.numel() for parameter in hf_model.parameters())
+        bridge = _bridge(directory, hf_model, torch_device, DTYPES[dtype])
+    return Model(
+        name=name,
+        bridge=bridge,
+        tokenizer=own_tokenizer,
+        architecture=architecture,
+        fingerprint=digest,
+        n_parameters=n_parameters,
+        device=torch_device,
+        dtype=DTYPES[dtype],
+    )
 
 
 def fingerprint(name: str | Path, revision: str | None = None) -> str:
@@ -209,6 +218,11 @@ def _tokenizer(directory: Path, name: str, tokenizer: Any) -> Any:
     if tokenizer is not None and not isinstance(tokenizer, str | Path):
         return tokenizer
     source = find_directory(str(tokenizer)) if tokenizer is not None else directory
+    if not has_tokenizer(source):
+        raise ModelError(
+            f"there is no tokenizer beside the model {str(tokenizer or name)!r}: pass load_model "
+            f"one as tokenizer="
+        )
     try:
         with _quiet_transformers():
             return AutoTokenizer.from_pretrained(source)
@@ -220,8 +234,7 @@ def _tokenizer(directory: Path, name: str, tokenizer: Any) -> Any:
         ) from None
 
 
-def _boot(directory: Path, name: str, device: torch.device, dtype: torch.dtype) -> Any:
-    from transformer_lens.model_bridge import TransformerBridge
+def _read_weights(directory: Path, name: str, dtype: torch.dtype) -> Any:
     from transformers import AutoModelForCausalLM
 
     try:
@@ -237,9 +250,18 @@ def _boot(directory: Path, name: str, device: torch.device, dtype: torch.dtype) 
             f"the checkpoint of the model {name!r} lacks {len(missing)} weights, {missing[0]} "
             f"among them: they would be random"
         )
-    return TransformerBridge.boot_transformers(
-        str(directory), device=device, dtype=dtype, hf_model=hf_model.to(device)
+    return hf_model
+
+
+def _bridge(directory: Path, hf_model: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    from transformer_lens.model_bridge import TransformerBridge
+
+    bridge = TransformerBridge.boot_transformers(
+        str(directory), device=device, dtype=dtype, hf_model=hf_model
     )
+    bridge.eval()
+    bridge.requires_grad_(False)
+    return bridge
 
 
 @contextlib.contextmanager

@@ -181,8 +181,8 @@ def planned_bytes(model: Model, points: int) -> BytesOf:
     def bytes_of(n_examples: int, n_prefix: int, longest: int) -> int:
         pos = longest - n_prefix
         cache = 2 * a.n_layers * a.d_model * n_prefix
-        autograd = a.n_layers * pos * (16 * a.d_model + 6 * a.d_mlp + 3 * a.n_heads * longest)
-        compact = a.n_layers * pos * (6 * a.d_model + points * (a.d_model + 3 * a.n_heads))
+        autograd = a.n_layers * pos * (20 * a.d_model + 8 * a.d_mlp + 5 * a.n_heads * longest)
+        compact = a.n_layers * pos * (22 * a.d_model + points * (a.d_model + 3 * a.n_heads))
         changes = 2 * graph.n_writers * pos * a.d_model
         of_a_layer = 3 * (3 * a.n_heads + 1) * pos * a.d_model
         scores = 2 * graph.n_writers * graph.n_readers

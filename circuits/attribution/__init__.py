@@ -131,7 +131,7 @@ def _score_batch(
         def loss(logits: Float[Tensor, "batch vocab"]) -> Float[Tensor, " batch"]:
             clean_logits = logits.detach() if reference is None else reference
             values = options.metric.loss(logits, batch.answers, clean_logits)
-            _check_finite(values, batch, first_example, options, alpha)
+            _check_finite(values.detach(), batch, first_example, options, alpha)
             return values
 
         weight = weights.get(alpha)

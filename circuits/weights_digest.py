@@ -48,9 +48,18 @@ def fingerprint_of_directory(directory: Path, name: str) -> str:
 def fingerprint_of_tokenizer(directory: Path) -> str:
     """The SHA-256, in hex, of a directory's tokenizer files."""
     digest = hashlib.sha256()
-    for file in sorted(f for pattern in _TOKENIZER_FILES for f in directory.glob(pattern)):
+    for file in _tokenizer_files(directory):
         digest.update(f"{file.name} {file.stat().st_size}\n".encode() + file.read_bytes())
     return digest.hexdigest()
+
+
+def has_tokenizer(directory: Path) -> bool:
+    """Whether a directory has a tokenizer of its own."""
+    return bool(_tokenizer_files(directory))
+
+
+def _tokenizer_files(directory: Path) -> list[Path]:
+    return sorted(file for pattern in _TOKENIZER_FILES for file in directory.glob(pattern))
 
 
 def read_config(directory: Path, name: str) -> dict:
