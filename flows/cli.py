@@ -38,6 +38,7 @@ StoreOption = Annotated[
 ]
 _OUR_ERRORS = {
     "flows.errors": "GridError",
+    "flows.server": "ServerError",
     "data.errors": "StoreError",
     "circuits.errors": "CircuitError",
     "tasks.task": "TaskError",
@@ -168,17 +169,34 @@ def _plainly() -> Iterator[None]:
     signal.signal(signal.SIGTERM, _terminated)
     try:
         yield
+    except typer.Exit:  # it is a RuntimeError
+        raise
     except KeyboardInterrupt as error:
         _say("interrupted: what is finished is kept, and the next run goes on from there")
-        raise typer.Exit(143 if error.args == (signal.SIGTERM,) else 130) from None
+        sys.stdout.flush()
+        # At once: libraries interrupted in the middle of something wait, or complain, at the end.
+        os._exit(143 if error.args == (signal.SIGTERM,) else 130)
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(1) from None
-    except (ValueError, RuntimeError) as error:
-        if not isinstance(error, _our_errors()):
-            raise
-        _say(str(error))
-        raise typer.Exit(2) from None
+    except (ValueError, RuntimeError, OSError, LookupError, TypeError, AssertionError) as error:
+        if isinstance(error, _our_errors()):
+            _say(str(error))
+            raise typer.Exit(2) from None
+        _say(f"a fault of circuit-grid: {type(error).__name__}: {error}")
+        _say(f"the whole story is in {_traceback_file(error)}; please report it")
+        raise typer.Exit(1) from None
+
+
+def _traceback_file(error: Exception) -> str:
+    import tempfile
+    import traceback
+
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="circuit-grid-", suffix=".log", delete=False, encoding="utf-8"
+    ) as log:
+        traceback.print_exception(error, file=log)
+    return log.name
 
 
 def _terminated(number: int, frame: FrameType | None) -> None:

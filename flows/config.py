@@ -144,6 +144,11 @@ class ModelChoice(NamedSection):
             raise ValueError(f"there is no model directory {directory}")
         return name
 
+    @property
+    def label(self) -> str:
+        """What people call the model: its name, or its directory's name."""
+        return Path(self.name).name if Path(self.name).is_absolute() else self.name
+
 
 class TaskChoice(NamedSection):
     """A task by name, or a file of examples; how many examples, and what judges an answer.
@@ -218,6 +223,11 @@ class ExtractionChoice(NamedSection):
     values: tuple[Threshold, ...] | None = None
     sizes: tuple[Size, ...] | None = None
 
+    @property
+    def label(self) -> str:
+        """The rule for people: `top-n`, `greedy signed`."""
+        return self.name if self.absolute else f"{self.name} signed"
+
 
 class ExampleCounts(Section):
     """How many examples scores (`train`) and judgements (`evaluate`) rest on."""
@@ -279,7 +289,7 @@ class Cell:
     @property
     def label(self) -> str:
         """The cell for people: `bundled/behaviours · ioi · EAP`."""
-        return f"{self.model.name} · {self.task.label} · {self.method.label}"
+        return f"{self.model.label} · {self.task.label} · {self.method.label}"
 
 
 def _base(info: ValidationInfo) -> Path:

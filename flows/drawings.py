@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 READABLE_EDGES = 40  # more of them make a picture that nobody can read
 _CANDIDATES = 8  # so many are listed where several are meant
+_ORDER = "ORDER BY model, task, method, steps, quadrature, algorithm, n_edges, circuit"
 _COLUMNS = "circuit, model, task, method, steps, quadrature, algorithm, size_asked, edges_asked"
 
 
@@ -29,7 +30,7 @@ def find_circuit(catalog: Catalog, prefix: str | None, filters: Mapping[str, Any
     `filters` holds values of model, task, method, algorithm and size (a fraction, or edges), None
     where any will do. GridError where no circuit or more than one fits, with the candidates.
     """
-    rows = catalog.query(f"SELECT {_COLUMNS}, n_edges FROM circuit_sizes ORDER BY ALL").to_pylist()
+    rows = catalog.query(f"SELECT {_COLUMNS}, n_edges FROM circuit_sizes {_ORDER}").to_pylist()
     if not rows:
         raise GridError("the store has no circuits yet: `circuit-grid run` makes some")
     wanted = {name: value for name, value in filters.items() if value is not None}

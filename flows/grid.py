@@ -8,6 +8,7 @@ store too, and the others go on; a stage that failed is not tried twice in a run
 
 from __future__ import annotations
 
+import time
 import traceback
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -32,6 +33,8 @@ from flows.settings import has_own_server, prefect_server
 from flows.stages import Found, Stage
 from flows.workbench import workbench
 from tasks import TaskError
+
+_SECONDS_BETWEEN_NOTES = 5.0
 
 Status = Literal["reused", "computed", "failed"]
 Execute = Callable[[Stage], Found]
@@ -86,6 +89,8 @@ class Run:
         self.bench = workbench(location, config.memory_budget)
         self.outcome = Outcome()
         self._failed: dict[str, str] = {}  # sentences of stages that failed in this run, by key
+        self._noted: dict[str, Stage] = {}  # the stages of the grid, by place
+        self._noted_at = 0.0
 
     def plan(self) -> Plan:
         """What is there to do; notes it in the store, for `status`."""
@@ -94,12 +99,28 @@ class Run:
         for stage in store.grids().get(self.config.name, ()):
             if stage.key is not None and stage.key not in now:
                 store.clear_failure(stage.key)  # the grid no longer has this stage
-        store.save_grid(self.config.name, [planned(stage) for stage in plan.stages])
+        self._noted = {stage.place: stage for stage in plan.stages}
+        self._note()
         return plan
+
+    def _note(self) -> None:
+        self._noted_at = time.monotonic()
+        stages = [planned(stage) for stage in self._noted.values()]
+        self.bench.store.save_grid(self.config.name, stages)
 
     def carry_out(self, plan: Plan, execute: Execute) -> Outcome:
         """Take every cell through its stages; `execute` does those that are not finished."""
         self.watcher.started(plan)
+        try:
+            self._carry_out_cells(execute)
+        finally:
+            self._note()  # more keys are known than before
+        self.plan()
+        self.watcher.ended()
+        self.outcome.whole = True
+        return self.outcome
+
+    def _carry_out_cells(self, execute: Execute) -> None:
         for cell in self.config.cells():
             self.watcher.cell_started(cell)
             try:
@@ -111,10 +132,8 @@ class Run:
                 self.bench.store.record_failure(cell_key(cell), "cell", cell.label, str(error))
                 self._fail(cell, "plan", str(error))
             self.watcher.cell_ended(cell)
-        self.plan()  # every key is known by now
-        self.watcher.ended()
-        self.outcome.whole = True
-        return self.outcome
+            if time.monotonic() - self._noted_at > _SECONDS_BETWEEN_NOTES:
+                self._note()
 
     def _carry_out_cell(self, cell: Cell, execute: Execute) -> Products:
         steps = walk(cell, self.config, self.bench)
@@ -130,6 +149,7 @@ class Run:
     def _settle(self, cell: Cell, stage: Stage, execute: Execute) -> Found:
         """The artifacts of a stage, from the store or by doing it now."""
         assert stage.key is not None, f"{stage.label} was reached before its inputs"
+        self._noted[stage.place] = stage
         if stage.key in self._failed:
             raise StageFailedError(stage, self._failed[stage.key])
         found = finished(self.bench.store, stage)

@@ -23,6 +23,7 @@ class ModelIdentity:
     """A model of a grid, the device it runs on, and the digests of its weights and tokenizer."""
 
     name: str
+    label: str
     revision: str | None
     dtype: str
     device: str
@@ -37,6 +38,7 @@ def identify_model(choice: ModelChoice, device: str) -> ModelIdentity:
 
     return ModelIdentity(
         name=choice.name,
+        label=choice.label,
         revision=choice.revision,
         dtype=choice.dtype,
         device=device,

@@ -84,12 +84,12 @@ def walk(cell: Cell, config: GridConfig, bench: Workbench) -> Walk:
     """Yield a cell's stages in the order in which they can be done; see the module's docstring."""
     model = identify_model(cell.model, config.device_of(cell.model))
     metric = cell.task.metric or default_metric(cell.task.source, cell.task.rule)
-    on_task = f"{model.name} · {cell.task.label}"
+    on_task = f"{model.label} · {cell.task.label}"
     asked = config.counts_of(cell.task)
 
     method = MethodStage(cell.method.label, cell.method, metric)
     described, train, test, _ = yield (
-        ModelStage(model.name, model),
+        ModelStage(model.label, model),
         DatasetStage(on_task, cell.task, cell.task.train_on, asked[0], model),
         DatasetStage(on_task, cell.task, cell.task.evaluate_on, asked[1], model),
         method,
@@ -107,7 +107,7 @@ def walk(cell: Cell, config: GridConfig, bench: Workbench) -> Walk:
         BaselinesStage(on_task, model, test, judge, cell.method.intervention) for judge in judges
     )
     evaluations = yield tuple(
-        EvaluationStage(cell.label, model, described, found, test, whole, judge, rule.name)
+        EvaluationStage(cell.label, model, described, found, test, whole, judge, rule.label)
         for judge, whole in zip(judges, wholes, strict=True)
         for rule, found in zip(config.extraction, circuits, strict=True)
     )
@@ -117,13 +117,13 @@ def walk(cell: Cell, config: GridConfig, bench: Workbench) -> Walk:
 def make_plan(config: GridConfig, bench: Workbench) -> Plan:
     """Walk every cell of a grid on what the store holds now."""
     missing: dict[Cell, tuple[Stage, ...]] = {}
-    stages: dict[object, Stage] = {}
+    stages: dict[str, Stage] = {}
     unplannable = set()
     for cell in config.cells():
         lacking = []
         try:
             for stage, found in _look(cell, config, bench):
-                stages.setdefault(stage.key or (stage.name, stage.scope, stage.label), stage)
+                stages.setdefault(stage.key or stage.place, stage)
                 if found is None:
                     lacking.append(stage)
         except (TaskError, CircuitError, StoreError, GridError):
@@ -185,7 +185,7 @@ def _check_sizes(
         for size in config.sizes_of(rule) if rule.values is None else ():
             if isinstance(size, int) and size > n_edges:
                 raise GridError(
-                    f"a circuit of {size} edges was asked for, but {model.name} has {n_edges}: "
+                    f"a circuit of {size} edges was asked for, but {model.label} has {n_edges}: "
                     f"ask for 1 to {n_edges}"
                 )
 

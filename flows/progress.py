@@ -8,24 +8,29 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from datetime import timedelta
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
+    Task,
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
+from rich.table import Column
+from rich.text import Text
 
 from flows.config import Cell
 from flows.plan import Plan
 from flows.stages import EvaluationStage, ShardStage, Stage
 
 _SECONDS_BETWEEN_LINES = 15.0
+_WIDTH_OF_THE_REST = 52  # of the bar's line, and room for a ^C, which would break a full line
 
 
 class Watcher:
@@ -99,6 +104,16 @@ class Watcher:
             self._left -= weight(stage)
 
 
+class _TimeLeft(ProgressColumn):
+    """The time left, once enough is done to tell."""
+
+    max_refresh = 0.5
+
+    def render(self, task: Task) -> Text:
+        left = task.time_remaining
+        return Text("" if left is None else f"~{timedelta(seconds=round(left))} left", no_wrap=True)
+
+
 class LiveWatcher(Watcher):
     """A bar with the time left, and a line for every cell that was worked on."""
 
@@ -106,12 +121,11 @@ class LiveWatcher(Watcher):
         self.console = console
         self._bar = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=16),
             TaskProgressColumn(),
             TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            _TimeLeft(),
             console=console,
             transient=True,
         )
@@ -129,8 +143,9 @@ class LiveWatcher(Watcher):
 
     def stage_started(self, cell: Cell, stage: Stage) -> None:
         """Name cell and stage beside the bar."""
-        what = f"[bold]{self.cell_number}/{self.n_cells}[/] {escape(cell.label)} · {stage.label}"
-        self._bar.update(self._task, description=what)
+        what = Text(f"{self.cell_number}/{self.n_cells} {cell.label} · {stage.label}")
+        what.truncate(max(20, self.console.width - _WIDTH_OF_THE_REST), overflow="ellipsis")
+        self._bar.update(self._task, description=escape(what.plain))
 
     def cell_ended(self, cell: Cell) -> None:
         """Leave a line above the bar, unless the whole cell was there already."""

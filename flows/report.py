@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -25,7 +27,7 @@ def report(run: Run, console: Console, seconds: float) -> None:
     try:
         drawings = draw_best(catalog, rows, run.folder("drawings"))
         for path in drawings:
-            console.print(f"drawn     {path}", highlight=False, soft_wrap=True)
+            console.print(f"drawn     {_nearby(path)}", highlight=False, soft_wrap=True)
     except DrawingError as error:
         console.print(f"[yellow]no drawing:[/] {escape(str(error))}")
     where = f"--store {store.location.name}" if store.location.name != "artifacts" else ""
@@ -50,6 +52,12 @@ def report(run: Run, console: Console, seconds: float) -> None:
         for failure in outcome.failures:
             console.print(f"  [red]✗[/] {escape(failure.cell.label)}", highlight=False)
             console.print(f"    {escape(failure.sentence)}", highlight=False, soft_wrap=True)
+
+
+def _nearby(path: Path) -> Path:
+    """The path from here, if it lies below."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def _stages(run: Run) -> Table:

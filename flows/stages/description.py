@@ -39,7 +39,7 @@ class ModelStage(Stage):
         a, graph = model.architecture, model.graph
         about = {
             "model": model.fingerprint,
-            "name": self.model.name,
+            "name": self.model.label,
             "family": a.family,
             "n_layers": a.n_layers,
             "n_heads": a.n_heads,

@@ -45,7 +45,7 @@ class CircuitsStage(Stage):
     @property
     def label(self) -> str:
         """The rule, for people."""
-        return f"circuits by {self.rule.name}"
+        return f"circuits by {self.rule.label}"
 
     def build(self, bench: Workbench) -> Rows:
         """Extract a circuit a size; raises `circuits.ExtractionError` for a size too large."""

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from data import Artifact, stage_key
+from data.keys import canonical_json
 from data.schema import table
 from flows.identity import ModelIdentity
 from flows.workbench import Workbench
@@ -60,6 +61,11 @@ class Stage(ABC):
     def label(self) -> str:
         """The stage for people, such as `shard 2 of 4`."""
         return self.name
+
+    @cached_property
+    def place(self) -> str:
+        """What tells the stage from others of its grid while its key is not known."""
+        return canonical_json([self.name, self.scope, self.label, self.parameters])
 
     @cached_property
     def key(self) -> str | None:
