@@ -20,25 +20,19 @@ import tempfile
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise, zip_longest
+from itertools import pairwise
 from pathlib import Path
 
 import pygraphviz
 
 from circuits.circuit import Circuit
 from circuits.errors import DrawingError
+from circuits.legend import FAINT, FILLS, INK, LINES, UNSCORED, colour, legend, width
 from circuits.scores import Scores
 
 SUFFIXES = (".svg", ".png", ".dot")
-FONT = "Helvetica,Arial,sans-serif"
-INK, FAINT = "#222222", "#b5b5b5"
-UNSCORED = "#6f6f6f"
-# the two arms of ColorBrewer's RdBu, from the weakest to the strongest edge
-HELPS = ((146, 187, 217), (12, 68, 134))
-HURTS = ((240, 160, 130), (160, 14, 36))
-WIDTHS = (0.7, 5.0)
-FILLS = {"input": "#e6e6e6", "logits": "#e6e6e6", "head": "#ffffff", "mlp": "#f2e9cf"}
-LINES = {"q": "dashed", "k": "dotted", "v": "solid", "mlp": "solid", "logits": "solid"}
+FONT = "DejaVu Sans,Helvetica,Arial,sans-serif"
+FONTS = Path(__file__).parent / "fonts" / "fonts.conf"
 PIXELS_PER_INCH, LARGEST_INCHES = 200, 60  # of a PNG; a larger one is scaled down
 
 
@@ -159,7 +153,11 @@ def layout(edges: Sequence[DrawnEdge], title: str | None, max_edges: int) -> pyg
             peripheries="0",
             labelloc="t",
             margin="4",
-            label=_legend(shown),
+            label=legend(
+                [edge.score for edge in shown],
+                {edge.kind for edge in shown},
+                {node_kind(node) for node in nodes},
+            ),
         )
     return picture
 
@@ -250,8 +248,8 @@ def _add_edges(picture: pygraphviz.AGraph, edges: Sequence[DrawnEdge]) -> None:
             key=edge.kind,
             tailport="out:n",
             headport=f"{edge.kind}:s" if head else "out:s",
-            color=_colour(edge.score, largest),
-            penwidth=f"{_width(edge, largest):.2f}",
+            color=colour(edge.score, largest),
+            penwidth=f"{width(edge.score, largest):.2f}",
             style=LINES[edge.kind],
             tooltip=_tooltip(edge),
         )
@@ -260,27 +258,6 @@ def _add_edges(picture: pygraphviz.AGraph, edges: Sequence[DrawnEdge]) -> None:
 def _tooltip(edge: DrawnEdge) -> str:
     name = f"{edge.writer}->{edge.reader}"
     return name if edge.score is None else f"{name}: {edge.score:.4g}"
-
-
-def _relative(strength: float, largest: float) -> float:
-    """Strength on a scale from 0 to 1; the root keeps weak edges visible beside strong ones."""
-    return math.sqrt(strength / largest) if largest > 0 else 0.0
-
-
-def _width(edge: DrawnEdge, largest: float) -> float:
-    low, high = WIDTHS
-    if edge.score is None or math.isnan(edge.score):
-        return 1.2
-    return low + (high - low) * _relative(edge.strength, largest)
-
-
-def _colour(score: float | None, largest: float) -> str:
-    if score is None or math.isnan(score):
-        return UNSCORED
-    weak, strong = HELPS if score >= 0 else HURTS
-    share = _relative(abs(score), largest)
-    mixed = (round(a + (b - a) * share) for a, b in zip(weak, strong, strict=True))
-    return "#" + "".join(f"{channel:02x}" for channel in mixed)
 
 
 def _heading(title: str | None, edges: Sequence[DrawnEdge], shown: Sequence[DrawnEdge]) -> str:
@@ -306,88 +283,19 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-def _legend(shown: Sequence[DrawnEdge]) -> str:
-    """What colours, widths, lines and boxes mean, of those that occur."""
-    largest = max(edge.strength for edge in shown)
-    kinds = {edge.kind for edge in shown}
-    columns = []
-    if any(edge.strength for edge in shown):
-        columns.append(_score_legend(shown, largest))
-    elif any(edge.score is None for edge in shown):
-        columns.append([(_line("solid", 1.2, UNSCORED), "edge (no scores)")])
-    goals = {"q": "a query", "k": "a key", "v": "a value", "mlp": "an MLP", "logits": "the logits"}
-    columns.append(
-        [
-            (_line(style, 2.0, INK), "into " + ", ".join(present))
-            for style in ("dashed", "dotted", "solid")
-            if (present := [goals[k] for k in goals if LINES[k] == style and k in kinds])
-        ]
-    )
-    boxes = {"head": "attention head", "mlp": "MLP", "input": "token embedding, logits"}
-    nodes = {node_kind(n) for edge in shown for n in (edge.writer, edge.node)} | {"input"}
-    columns.append([(_box(FILLS[k]), text) for k, text in boxes.items() if k in nodes])
-    rows = "".join(
-        f"<TR>{''.join(_legend_entry(*entry) for entry in row)}</TR>"
-        for row in zip_longest(*columns, fillvalue=("", ""))
-    )
-    return f'<<TABLE BORDER="0" CELLSPACING="0" CELLPADDING="3">{rows}</TABLE>>'
-
-
-def _score_legend(shown: Sequence[DrawnEdge], largest: float) -> list[tuple[str, str]]:
-    """The sign and the width of scores at each sign's largest and at a tenth of it."""
-    entries = []
-    for sign, meaning in ((1, "helps the task"), (-1, "works against it")):
-        mine = [e.strength for e in shown if e.score is not None and e.score * sign > 0]
-        if not mine:
-            continue
-        for share, text in ((1.0, f", {meaning}"), (0.1, "")):
-            score = sign * share * max(mine)
-            width = WIDTHS[0] + (WIDTHS[1] - WIDTHS[0]) * _relative(abs(score), largest)
-            sample = _line("solid", width, _colour(score, largest))
-            entries.append((sample, f"score {_number(score)}{text}"))
-    return entries
-
-
-def _number(score: float) -> str:
-    return f"{score:+.2g}".replace("-", "−")
-
-
-def _legend_entry(sample: str, text: str) -> str:
-    label = f'<FONT POINT-SIZE="11" COLOR="{INK}">{html.escape(text)}</FONT>' if text else ""
-    return f'<TD>{sample}</TD><TD ALIGN="LEFT">{label}</TD><TD WIDTH="10"></TD>'
-
-
-def _line(style: str, width: float, colour: str) -> str:
-    """A piece of line, built of cells: solid, dashed or dotted."""
-    height = max(1, round(width))
-    dashes = {"solid": [40], "dashed": [8, 4, 8, 4, 8, 4], "dotted": [2, 4] * 6}[style]
-    cells = "".join(
-        f'<TD WIDTH="{length}" HEIGHT="{height}" FIXEDSIZE="TRUE" CELLPADDING="0"'
-        + (f' BGCOLOR="{colour}"' if i % 2 == 0 else "")
-        + "></TD>"
-        for i, length in enumerate(dashes)
-    )
-    return (
-        f'<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="0"><TR>{cells}</TR></TABLE>'
-    )
-
-
-def _box(colour: str) -> str:
-    return (
-        f'<TABLE BORDER="1" COLOR="{INK}" STYLE="ROUNDED" BGCOLOR="{colour}" CELLBORDER="0" '
-        f'CELLSPACING="0" CELLPADDING="0" FIXEDSIZE="TRUE" WIDTH="26" HEIGHT="14">'
-        f"<TR><TD></TD></TR></TABLE>"
-    )
-
-
 def _render(picture: pygraphviz.AGraph, form: str) -> bytes:
     """The picture as `svg` or `png`.
 
-    Graphviz runs in a process of its own: its libraries write warnings about the machine's font
-    settings straight to the terminal.
+    Graphviz runs in a process of its own: it is told of the fonts that come with the drawing by the
+    environment, and its libraries write warnings about the machine's own straight to the terminal.
     """
     program = [sys.executable, "-c", _GRAPHVIZ, form]
-    done = subprocess.run(program, input=picture.to_string().encode(), capture_output=True)
+    done = subprocess.run(
+        program,
+        input=picture.to_string().encode(),
+        env={**os.environ, "FONTCONFIG_FILE": str(FONTS)},
+        capture_output=True,
+    )
     if done.returncode != 0 or not done.stdout:
         said = done.stderr.decode(errors="replace").strip().splitlines() or ["it said nothing"]
         raise DrawingError(f"Graphviz could not draw the circuit as {form}: {said[-1]}")

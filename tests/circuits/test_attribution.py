@@ -333,6 +333,13 @@ def test_a_token_outside_the_vocabulary_is_refused_with_its_example(engine):
             attribute(model, replace(dataset, examples=(dataset[0], broken)), "EAP")
 
 
+def test_a_bad_example_of_a_shard_is_named_by_its_place_in_the_dataset(engine):
+    model, _ = engine()
+    examples = random_dataset(2).examples + random_dataset(1, lengths=(33,)).examples
+    with pytest.raises(ValueError, match=r"example 12\b"):
+        attribute_partial(model, examples, "EAP", first_example=10)
+
+
 def nan_for(token, where):
     """A logit difference that is NaN for examples with this first answer at the `where` end."""
     plain = get_metric("logit-diff")

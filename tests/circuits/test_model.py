@@ -1,0 +1,208 @@
+"""Loading: what is loaded is the published function, and its fingerprint names that function."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+from circuits import ModelError, ModelFamilyError, load_model
+from circuits.model import fingerprint
+from tests.checkpoints import random_dataset, tiny_gpt2, transformers_model, word_tokenizer
+
+
+@pytest.fixture
+def directory(tmp_path):
+    return tiny_gpt2(tmp_path / "model", dtype=torch.float32)
+
+
+def change_config(directory, **settings):
+    path = directory / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+
+
+def change_weights(directory, change):
+    path = directory / "model.safetensors"
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"n_heads": 1},
+        {"n_layers": 3, "scale_by_layer": True},
+        {"tied": False, "activation": "gelu"},
+        {"activation": "relu"},
+    ],
+)
+def test_logits_equal_those_of_transformers(engine, dtype, options):
+    model, place = engine(dtype, **options)
+    reference = transformers_model(place, getattr(torch, dtype))
+    for example in random_dataset(3):
+        tokens = torch.tensor([example.clean_tokens])
+        with torch.no_grad():
+            expected = reference(tokens).logits
+            found = model.bridge(tokens)
+        assert found.dtype == getattr(torch, dtype)
+        tolerance = {"float32": 1e-6, "float64": 1e-13}[dtype]
+        assert (found - expected).abs().max() <= tolerance * expected.abs().max()
+
+
+def test_a_loaded_model_knows_its_graph_and_its_parameters_are_frozen(engine):
+    model, place = engine("float32")
+    assert (model.graph.n_layers, model.graph.n_heads) == (2, 3)
+    assert model.architecture.d_model == 24
+    assert model.device == torch.device("cpu")
+    assert model.dtype == torch.float32
+    assert model.name == str(place)
+    assert not any(parameter.requires_grad for parameter in model.bridge.parameters())
+    assert model.n_parameters == sum(p.numel() for p in transformers_model(place).parameters())
+    assert model.tokenizer.bos_token == "<bos>"
+
+
+def test_two_copies_of_the_weights_have_one_fingerprint(directory, tmp_path):
+    copy = tmp_path / "another name"
+    shutil.copytree(directory, copy)
+    (copy / "README.md").write_text("the same weights")
+    change_config(copy, _name_or_path="elsewhere", attn_pdrop=0.3, use_cache=False)
+    expected = fingerprint(directory)
+    assert fingerprint(copy) == expected
+    assert len(expected) == 64
+    for place, dtype in ((directory, "float32"), (copy, "float32"), (copy, "bfloat16")):
+        assert load_model(place, "cpu", dtype).fingerprint == expected
+
+
+def test_the_fingerprint_does_not_depend_on_how_weights_are_split_over_files(directory, tmp_path):
+    model = GPT2LMHeadModel.from_pretrained(directory)
+    model.save_pretrained(tmp_path / "split", max_shard_size="20KB")
+    assert len(list((tmp_path / "split").glob("*.safetensors"))) > 1
+    assert fingerprint(tmp_path / "split") == fingerprint(directory)
+
+
+def test_one_changed_weight_changes_the_fingerprint(directory, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(directory, copy)
+
+    def nudge(tensors):
+        name = next(n for n in tensors if n.endswith("h.1.mlp.c_fc.weight"))
+        tensors[name][3, 4] += 1e-3
+
+    change_weights(copy, nudge)
+    assert fingerprint(copy) != fingerprint(directory)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"activation_function": "relu"},
+        {"layer_norm_epsilon": 1e-3},
+        {"scale_attn_by_inverse_layer_idx": True},
+        {"n_head": 4},
+    ],
+)
+def test_a_setting_that_changes_the_function_changes_the_fingerprint(directory, tmp_path, setting):
+    copy = tmp_path / "copy"
+    shutil.copytree(directory, copy)
+    change_config(copy, **setting)
+    assert fingerprint(copy) != fingerprint(directory)
+    tokens = torch.tensor([random_dataset(1)[0].clean_tokens])
+    with torch.no_grad():
+        logits = [load_model(d, "cpu").bridge(tokens) for d in (directory, copy)]
+    assert (logits[0] - logits[1]).abs().max() > 1e-6
+
+
+def test_a_missing_model_is_named(tmp_path):
+    for name in (str(tmp_path / "nowhere"), "./nowhere", "nobody-at-all/no-such-model"):
+        with pytest.raises(ModelError, match=name):
+            load_model(name)
+    with pytest.raises(ModelError, match="no-such"):
+        load_model("bundled/no-such")
+
+
+def test_an_unsupported_family_is_refused_by_name_before_its_weights_are_read(tmp_path):
+    config = LlamaConfig(
+        vocab_size=20,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+    )
+    LlamaForCausalLM(config).save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"never read")
+    with pytest.raises(ModelFamilyError, match=r"llama.*GPT-2"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("setting", [{"add_cross_attention": True}, {"scale_attn_weights": False}])
+def test_a_setting_that_is_not_computed_as_published_is_refused_by_name(directory, setting):
+    """The bridge divides by the root of the head's width, whatever the configuration says."""
+    change_config(directory, **setting)
+    with pytest.raises(ModelFamilyError, match=next(iter(setting))):
+        load_model(directory)
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (lambda d: (d / "config.json").unlink(), r"config\.json"),
+        (lambda d: (d / "config.json").write_text("{"), r"config\.json"),
+        (lambda d: (d / "model.safetensors").unlink(), "weights"),
+        (lambda d: (d / "model.safetensors").write_bytes(b"\x01" * 40), "damaged"),
+        (
+            lambda d: (d / "model.safetensors").write_bytes(
+                (d / "model.safetensors").read_bytes()[:-100]
+            ),
+            "damaged",
+        ),
+        (
+            lambda d: change_weights(
+                d, lambda t: t.pop(next(n for n in t if "h.1.ln_2.weight" in n))
+            ),
+            "lacks 1 weights.*ln_2",
+        ),
+    ],
+)
+def test_a_damaged_directory_is_refused_in_one_sentence(directory, broken, message):
+    broken(directory)
+    with pytest.raises(ModelError, match=message) as raised:
+        load_model(directory)
+    assert "\n" not in str(raised.value)
+    assert str(directory) in str(raised.value)
+
+
+def test_a_tokenizer_can_be_given_as_an_object_or_a_directory(directory, tmp_path):
+    other = word_tokenizer(n_words=7)
+    assert load_model(directory, "cpu", tokenizer=other).tokenizer is other
+    other.save_pretrained(tmp_path / "other")
+    given = load_model(directory, "cpu", tokenizer=str(tmp_path / "other")).tokenizer
+    assert len(given) == len(other)
+    assert len(load_model(directory, "cpu").tokenizer) == 43
+
+
+def test_a_directory_without_a_tokenizer_says_how_to_pass_one(directory):
+    for file in directory.glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(ModelError, match="tokenizer="):
+        load_model(directory, "cpu")
+    assert load_model(directory, "cpu", tokenizer=word_tokenizer()).graph.n_layers == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"dtype": "float23"}, "float23.*float32"),
+        ({"device": "toaster"}, "toaster"),
+        ({"device": "cuda:99"}, "cuda:99"),
+    ],
+)
+def test_a_dtype_or_device_that_is_not_there_is_named(directory, settings, message):
+    with pytest.raises(ModelError, match=message):
+        load_model(directory, **settings)
