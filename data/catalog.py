@@ -143,4 +143,4 @@ def _described_views() -> dict[str, str]:
 
 def _first_line(error: duckdb.Error) -> str:
     """What DuckDB says first, as the end of a sentence."""
-    return f"{str(error).splitlines()[0].rstrip('.')}."
+    return f"{str(error).splitlines()[0].rstrip('.!')}."

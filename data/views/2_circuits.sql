@@ -190,19 +190,19 @@ LEFT JOIN stored_scores
     AND stored_scores.level = 'edge';
 
 -- Circuits of one graph and one size asked for, two by two, and the edges they share.
---   size_asked      fraction of the edges asked for, the same in both
---   edges_asked     number of edges asked for, the same in both
---   model           name of the model of the first
---   task            task of the first
---   method          method of the first
---   algorithm       algorithm of the first
---   other_model     name of the model of the second
---   other_task      task of the second
---   other_method    method of the second
---   other_algorithm algorithm of the second
---   n_shared        edges in both
---   n_either        edges in at least one
---   jaccard         n_shared / n_either; null if both are empty
+--   size_asked       fraction of the edges asked for, the same in both
+--   edges_asked      number of edges asked for, the same in both
+--   model            name of the model of the first
+--   task             task of the first
+--   method           method of the first
+--   algorithm        algorithm of the first
+--   other_model      name of the model of the second
+--   other_task       task of the second
+--   other_method     method of the second
+--   other_algorithm  algorithm of the second
+--   n_shared         edges in both
+--   n_either         edges in at least one
+--   jaccard          n_shared / n_either; null if both are empty
 --   circuit, other_circuit  ids, the lesser one first: each pair is there once
 CREATE VIEW shared_edges AS
 WITH pairs AS (

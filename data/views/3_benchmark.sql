@@ -218,22 +218,22 @@ FROM areas
 LEFT JOIN attributions ON attributions.scores = areas.scores;
 
 -- Every circuit on every example, beside the whole model on it.
---   model         name of the model
---   task          task evaluated on
---   method        name of the method
---   steps         points on the path, if it has one
---   quadrature    quadrature rule, if it has one
---   algorithm     top-n, threshold or greedy
---   metric        the metric
---   size_asked    fraction of the edges asked for
---   n_edges       edges in the circuit
---   example_id    position of the example in its dataset
---   clean_text    clean text
---   corrupted_text corrupted text
---   value         the metric of the circuit
---   clean         the metric of the whole model on the clean text
---   corrupted     the metric of the whole model on the corrupted text
---   faithfulness  (value - corrupted) / (clean - corrupted); null where clean = corrupted
+--   model           name of the model
+--   task            task evaluated on
+--   method          name of the method
+--   steps           points on the path, if it has one
+--   quadrature      quadrature rule, if it has one
+--   algorithm       top-n, threshold or greedy
+--   metric          the metric
+--   size_asked      fraction of the edges asked for
+--   n_edges         edges in the circuit
+--   example_id      position of the example in its dataset
+--   clean_text      clean text
+--   corrupted_text  corrupted text
+--   value           the metric of the circuit
+--   clean           the metric of the whole model on the clean text
+--   corrupted       the metric of the whole model on the corrupted text
+--   faithfulness    (value - corrupted) / (clean - corrupted); null where clean = corrupted
 --   evaluation, circuit, dataset  ids
 CREATE VIEW example_faithfulness AS
 WITH model_values AS (

@@ -1,0 +1,217 @@
+"""A small store with known contents: two models of one graph, two tasks, two methods."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from data import TABLES, Store, provenance, stage_key
+
+FRACTIONS = (0.001, 0.01, 0.1, 0.5, 1.0)
+N_EDGES = 20
+N_EXAMPLES = 3
+
+
+def rows_of(kind: str, rows: Sequence[dict]) -> pa.Table:
+    """Rows in the schema of a kind; columns that are not given are null."""
+    schema = TABLES[kind].schema
+    return pa.Table.from_pylist(
+        [{name: row.get(name) for name in schema.names} for row in rows], schema
+    )
+
+
+def members_table(circuit: str, edges: Sequence[int]) -> pa.Table:
+    return rows_of("members", [{"circuit": circuit, "edge_id": edge} for edge in edges])
+
+
+def key_of(*names: object) -> str:
+    return stage_key("synthetic", 1, {"names": [str(name) for name in names]}, {})
+
+
+@dataclass
+class Synthetic:
+    """What was written, for comparison: faithfulness by (scores, size), edges by circuit."""
+
+    store: Store
+    faithfulness: dict[str, list[float | None]] = field(default_factory=dict)
+    members: dict[str, set[int]] = field(default_factory=dict)
+    scores: dict[tuple[str, str, str], str] = field(default_factory=dict)
+    score_values: dict[str, list[float]] = field(default_factory=dict)
+
+
+def build(store: Store, seed: int = 0) -> Synthetic:
+    """Write everything that a small grid would."""
+    made, random = Synthetic(store), np.random.default_rng(seed)
+    graph = key_of("graph")
+    for model in ("tiny", "small"):
+        _model(store, model, graph)
+    for name, steps in (("EAP", None), ("EAP-IG-inputs", 5)):
+        row = {
+            "method": key_of(name), "name": name, "level": "edge", "intervention": "patching",
+            "steps": steps, "quadrature": steps and "left", "metric": "logit-diff",
+        }  # fmt: skip
+        store.write(
+            "methods", key_of(name), rows_of("methods", [row]), provenance("method", name, 0.01)
+        )
+    for task in ("ioi", "sva"):
+        for split in ("train", "test"):
+            _dataset(store, task, split)
+        for model in ("tiny", "small"):
+            _baseline(store, model, task)
+            for method in ("EAP", "EAP-IG-inputs"):
+                _cell(made, model, task, method, graph, random)
+    return made
+
+
+def _model(store: Store, model: str, graph: str) -> None:
+    about = {
+        "model": key_of(model), "name": model, "family": "gpt2", "n_layers": 1, "n_heads": 2,
+        "d_model": 8, "d_head": 4, "n_parameters": 1000,
+    }  # fmt: skip
+    shape = {
+        "graph": graph, "n_layers": 1, "n_heads": 2, "parallel": False, "n_writers": 4,
+        "n_readers": 8, "n_nodes": 5, "n_edges": N_EDGES,
+    }  # fmt: skip
+    edges = [
+        {
+            "graph": graph, "edge_id": i, "edge": f"w{i // 5}->r{i % 5}", "writer_id": i // 5,
+            "reader_id": i % 5, "writer": f"w{i // 5}", "reader": f"r{i % 5}", "kind": "mlp",
+            "writer_layer": 0, "reader_layer": 1,
+        }
+        for i in range(N_EDGES)
+    ]  # fmt: skip
+    nodes = [
+        {"graph": graph, "node_id": i, "node": f"w{i}", "kind": "head", "layer": 0, "head": i}
+        for i in range(5)
+    ]
+    tables = {
+        "models": rows_of("models", [about]), "graphs": rows_of("graphs", [shape]),
+        "edges": rows_of("edges", edges), "nodes": rows_of("nodes", nodes),
+    }  # fmt: skip
+    store.write_all(key_of("model", model), tables, provenance("model", model, 0.1))
+
+
+def _dataset(store: Store, task: str, split: str) -> None:
+    dataset = key_of(task, split)
+    about = {
+        "dataset": dataset, "task": task, "source": task, "split": split, "seed": 0, "asked": 3,
+        "n_examples": N_EXAMPLES, "dropped_json": "{}", "tokenizer": key_of("tokenizer"),
+    }  # fmt: skip
+    examples = [
+        {
+            "dataset": dataset, "example_id": i, "clean": f"{task} clean {i}",
+            "corrupted": f"{task} corrupted {i}", "clean_tokens": [1, 2, i],
+            "corrupted_tokens": [1, 3, i], "correct": [4], "incorrect": [5, 6],
+        }
+        for i in range(N_EXAMPLES)
+    ]  # fmt: skip
+    tables = {"datasets": rows_of("datasets", [about]), "examples": rows_of("examples", examples)}
+    store.write_all(key_of("dataset", task, split), tables, provenance("dataset", task, 0.2))
+
+
+def _baseline(store: Store, model: str, task: str) -> None:
+    baseline = key_of("baseline", model, task)
+    about = [
+        {
+            "baseline": baseline, "model": key_of(model), "dataset": key_of(task, "test"),
+            "intervention": "patching", "metric": "logit-diff", "run": run, "mean": mean,
+            "n_examples": N_EXAMPLES,
+        }
+        for run, mean in (("clean", 3.0), ("corrupted", -1.0))
+    ]  # fmt: skip
+    values = [
+        {"baseline": baseline, "run": run, "example_id": i, "value": value}
+        for run, value in (("clean", 3.0), ("corrupted", -1.0))
+        for i in range(N_EXAMPLES)
+    ]
+    tables = {
+        "baselines": rows_of("baselines", about),
+        "baseline_values": rows_of("baseline_values", values),
+    }
+    store.write_all(baseline, tables, provenance("baselines", f"{model} {task}", 0.3))
+
+
+def _cell(
+    made: Synthetic, model: str, task: str, method: str, graph: str, random: np.random.Generator
+) -> None:
+    store, cell = made.store, f"{model} · {task} · {method}"
+    shards = []
+    for index in range(2):
+        shard = key_of("shard", cell, index)
+        rows = [
+            {
+                "shard_index": index,
+                "first_example": index,
+                "n_examples": 1,
+                "edge_id": i,
+                "total": 1.0,
+                "total_of_squares": 1.0,
+            }
+            for i in range(N_EDGES)
+        ]
+        about = provenance("shard", cell, 2.0, 100 * (index + 1), "cpu", "float32")
+        store.write("shards", shard, rows_of("shards", rows), about)
+        shards.append(shard)
+    scores = key_of("scores", cell)
+    values = random.normal(size=N_EDGES)
+    values[3] = np.nan
+    rows = [
+        {
+            "scores": scores, "model": key_of(model), "graph": graph,
+            "dataset": key_of(task, "train"), "method": key_of(method), "level": "edge",
+            "edge_id": i, "score": value, "standard_error": 0.1, "n_examples": 2,
+        }
+        for i, value in enumerate(values)
+    ]  # fmt: skip
+    about = provenance("scores", cell, 0.5, 50, "cpu", "float32", shards)
+    store.write("scores", scores, rows_of("scores", rows), about)
+    made.scores[model, task, method] = scores
+    made.score_values[scores] = values.tolist()
+    _circuits(made, cell, scores, graph, key_of(model), key_of(task, "test"), random)
+
+
+def _circuits(
+    made: Synthetic, cell: str, scores: str, graph: str, model: str, dataset: str,
+    random: np.random.Generator,
+) -> None:  # fmt: skip
+    circuits, members, evaluations, values = [], [], [], []
+    undefined = cell.startswith("small · sva")
+    made.faithfulness[scores] = []
+    for place, size in enumerate(FRACTIONS):
+        circuit, evaluation = key_of("circuit", cell, size), key_of("evaluation", cell, size)
+        n_edges = round(size * N_EDGES)
+        edges = sorted(int(i) for i in random.choice(N_EDGES, n_edges, replace=False))
+        f = None if undefined and place == 2 else float(random.uniform(-0.2, 1.3))
+        circuits.append(
+            {
+                "circuit": circuit, "scores": scores, "graph": graph, "level": "edge",
+                "algorithm": "top-n", "absolute": True, "size_asked": size, "n_edges": n_edges,
+                "n_nodes": 3, "fraction": n_edges / N_EDGES,
+            }
+        )  # fmt: skip
+        members += [{"circuit": circuit, "edge_id": edge} for edge in edges]
+        evaluations.append(
+            {
+                "evaluation": evaluation, "circuit": circuit, "model": model, "dataset": dataset,
+                "metric": "logit-diff", "mean": 0.0 if f is None else -1 + 4 * f,
+                "faithfulness": f, "n_examples": N_EXAMPLES,
+            }
+        )  # fmt: skip
+        values += [
+            {"evaluation": evaluation, "example_id": i, "value": -1.0 + i}
+            for i in range(N_EXAMPLES)
+        ]
+        made.members[circuit] = set(edges)
+        made.faithfulness[scores].append(f)
+    # in another order than that of their sizes
+    tables = {
+        "circuits": rows_of("circuits", circuits[::-1]),
+        "members": rows_of("members", members),
+    }
+    made.store.write_all(key_of("circuits", cell), tables, provenance("circuits", cell, 0.1))
+    tables = {
+        "evaluations": rows_of("evaluations", evaluations),
+        "example_values": rows_of("example_values", values),
+    }
+    made.store.write_all(key_of("evaluations", cell), tables, provenance("evaluation", cell, 1.0))

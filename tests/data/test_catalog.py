@@ -1,0 +1,333 @@
+"""The catalog: what the views say is what was written, joined, ranked and integrated."""
+
+import itertools
+import re
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from data import TABLES, Catalog, PlannedStage, Store, StoreError, provenance
+from tests.data.synthetic import (
+    FRACTIONS,
+    N_EDGES,
+    Synthetic,
+    build,
+    key_of,
+    members_table,
+    rows_of,
+)
+
+CELLS = [
+    (model, task, method)
+    for model in ("tiny", "small")
+    for task in ("ioi", "sva")
+    for method in ("EAP", "EAP-IG-inputs")
+]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Synthetic:
+    return build(Store.open(tmp_path_factory.mktemp("store")))
+
+
+@pytest.fixture(scope="module")
+def catalog(made: Synthetic) -> Catalog:
+    return Catalog(made.store)
+
+
+def written_views() -> dict[str, str]:
+    """The comment in front of every view in the SQL files."""
+    texts = [
+        path.read_text()
+        for path in files("data").joinpath("views").iterdir()
+        if path.name.endswith(".sql")
+    ]
+    found = (re.finditer(r"((?:--.*\n)+)CREATE VIEW (\w+)", text) for text in texts)
+    return {match[2]: match[1] for match in itertools.chain.from_iterable(found)}
+
+
+def test_views_of_an_empty_store_are_empty_and_typed_as_those_of_a_full_one(
+    tmp_path: Path, catalog: Catalog
+) -> None:
+    empty = Catalog(Store.open(tmp_path))
+    assert set(written_views()) <= set(empty.views)
+    for name in empty.views:
+        rows = empty.query(name)
+        assert rows.num_rows == 0, name
+        assert rows.schema == catalog.query(name).schema, name
+
+
+def test_full_store_leaves_no_view_empty_that_it_has_rows_for(catalog: Catalog) -> None:
+    without = {"grid_stages", "damaged"}
+    assert {name for name in catalog.views if catalog.query(name).num_rows == 0} == without
+
+
+def test_every_column_of_every_view_is_described_where_it_is_defined(catalog: Catalog) -> None:
+    for name, comment in written_views().items():
+        described = set(re.findall(r"^--   ([a-z_]+(?:, [a-z_]+)*)  +\S", comment, re.MULTILINE))
+        words = {word for names in described for word in names.split(", ")}
+        columns = set(catalog.query(f"SELECT * FROM {name} LIMIT 0").column_names)
+        assert columns <= words, (name, columns - words)
+
+
+def test_every_named_query_runs_as_it_is_described(made: Synthetic, catalog: Catalog) -> None:
+    assert {"leaderboard", "sizes", "top-edges", "shared-edges"} <= set(catalog.queries)
+    for name, query in catalog.queries.items():
+        assert query.description.endswith("."), name
+        used = set(re.findall(r"\$(\w+)", re.sub(r"--.*", "", query.sql)))
+        assert used == {parameter.name for parameter in query.parameters}, name
+        needed = {one.name: "0" for one in query.parameters if one.required}
+        assert catalog.query(name, **needed).num_columns > 2, name
+
+
+def test_benchmark_names_everything_once_per_evaluation(made: Synthetic, catalog: Catalog) -> None:
+    rows = catalog.query("SELECT * FROM benchmark WHERE scores IS NOT NULL").to_pylist()
+    assert len(rows) == len(CELLS) * len(FRACTIONS)
+    by_cell = {(r["model"], r["task"], r["method"], r["size_asked"]): r for r in rows}
+    assert set(by_cell) == {(*cell, size) for cell in CELLS for size in FRACTIONS}
+    for (model, task, method, size), row in by_cell.items():
+        scores = made.scores[model, task, method]
+        assert row["faithfulness"] == made.faithfulness[scores][FRACTIONS.index(size)]
+        assert (row["split"], row["found_on"], row["level"]) == ("test", task, "edge")
+        assert (row["clean"], row["corrupted"], row["n_examples"]) == (3.0, -1.0, 3)
+        assert row["steps"] == (5 if method == "EAP-IG-inputs" else None)
+        assert row["fraction"] == row["n_edges"] / N_EDGES
+
+
+def trapezoid(k: list[float], heights: np.ndarray) -> float:
+    return float(np.trapezoid(heights, np.array(k)))
+
+
+def test_leaderboard_is_the_trapezoid_over_the_fractions_achieved(
+    made: Synthetic, catalog: Catalog
+) -> None:
+    rows = {
+        (r["model"], r["task"], r["method"]): r
+        for r in catalog.query("SELECT * FROM leaderboard").to_pylist()
+    }
+    assert set(rows) == set(CELLS)
+    achieved = [round(size * N_EDGES) / N_EDGES for size in FRACTIONS]
+    positive = [k for k in achieved if k > 0]
+    for cell, row in rows.items():
+        faithfulness = made.faithfulness[made.scores[cell]]
+        areas = [row[name] for name in ("cpr", "cmd", "log_cpr", "log_cmd")]
+        if None in faithfulness:
+            assert cell[:2] == ("small", "sva")
+            assert areas == [None] * 4
+            continue
+        f = np.array(faithfulness)
+        log, f_log = np.log(positive), f[len(f) - len(positive) :]
+        axis = log[-1] - log[0]
+        assert areas == pytest.approx(
+            [
+                trapezoid(achieved, f),
+                trapezoid(achieved, abs(1 - f)),
+                np.trapezoid(f_log, log) / axis,
+                np.trapezoid(abs(1 - f_log), log) / axis,
+            ]
+        )
+        assert (row["n_sizes"], row["smallest"], row["largest"]) == (5, 0.0, 1.0)
+
+
+def test_leaderboard_counts_the_shards_into_time_and_memory(catalog: Catalog) -> None:
+    for row in catalog.query("SELECT * FROM leaderboard").to_pylist():
+        assert row["seconds"] == pytest.approx(2.0 + 2.0 + 0.5)
+        assert (row["peak_bytes"], row["n_examples"], row["n_evaluated"]) == (200, 2, 3)
+
+
+def test_perfect_circuits_have_cpr_of_the_axis_and_no_cmd(tmp_path: Path) -> None:
+    made = build(Store.open(tmp_path))
+    circuits = [
+        {
+            "circuit": key_of("perfect", k), "scores": made.scores["tiny", "ioi", "EAP"],
+            "graph": key_of("graph"), "level": "edge", "algorithm": "greedy", "absolute": False,
+            "size_asked": k, "n_edges": int(k * N_EDGES), "n_nodes": 1, "fraction": k,
+        }
+        for k in (0.1, 0.2, 1.0)
+    ]  # fmt: skip
+    evaluations = [
+        {
+            "evaluation": key_of(one["circuit"]), "circuit": one["circuit"],
+            "model": key_of("tiny"), "dataset": key_of("ioi", "test"), "metric": "logit-diff",
+            "mean": 3.0, "faithfulness": 1.0, "n_examples": 3,
+        }
+        for one in circuits
+    ]  # fmt: skip
+    about = provenance("circuits", "perfect", 0.1)
+    members = members_table(key_of("perfect", 1.0), range(N_EDGES))
+    made.store.write_all(
+        key_of("perfect"), {"circuits": rows_of("circuits", circuits), "members": members}, about
+    )
+    tables = {
+        "evaluations": rows_of("evaluations", evaluations),
+        "example_values": rows_of("example_values", []),
+    }
+    made.store.write_all(key_of("perfect runs"), tables, about)
+    (row,) = (
+        Catalog(made.store)
+        .query("SELECT * FROM leaderboard WHERE algorithm = 'greedy'")
+        .to_pylist()
+    )
+    assert [row[name] for name in ("cpr", "cmd", "log_cpr", "log_cmd")] == pytest.approx(
+        [0.9, 0, 1, 0]
+    )
+
+
+def test_edges_are_ranked_by_magnitude_with_nan_last(made: Synthetic, catalog: Catalog) -> None:
+    for scores, values in made.score_values.items():
+        rows = catalog.query(
+            "SELECT edge_id, edge, score FROM edge_scores WHERE scores = $scores ORDER BY rank",
+            scores=scores,
+        ).to_pylist()
+        magnitude = -np.abs(np.nan_to_num(values, nan=-0.0))
+        assert [row["edge_id"] for row in rows] == list(np.argsort(magnitude, kind="stable"))
+        assert rows[-1]["edge_id"] == 3
+        assert all(row["edge"] == f"w{row['edge_id'] // 5}->r{row['edge_id'] % 5}" for row in rows)
+
+
+def test_circuit_edges_carry_names_and_scores(made: Synthetic, catalog: Catalog) -> None:
+    rows = catalog.query("circuit_edges").to_pylist()
+    assert len(rows) == sum(len(edges) for edges in made.members.values())
+    scores = {name: made.score_values[made.scores[name]] for name in made.scores}
+    for row in rows:
+        assert row["edge_id"] in made.members[row["circuit"]]
+        expected = scores[row["model"], row["task"], row["method"]][row["edge_id"]]
+        assert row["score"] == pytest.approx(expected, nan_ok=True)
+
+
+def test_shared_edges_are_the_jaccard_index_of_every_pair_once(
+    made: Synthetic, catalog: Catalog
+) -> None:
+    rows = catalog.query("shared_edges").to_pylist()
+    n_cells = len(CELLS)
+    assert len(rows) == len(FRACTIONS) * n_cells * (n_cells - 1) // 2
+    assert len({frozenset((row["circuit"], row["other_circuit"])) for row in rows}) == len(rows)
+    for row in rows:
+        one, other = made.members[row["circuit"]], made.members[row["other_circuit"]]
+        assert (row["n_shared"], row["n_either"]) == (len(one & other), len(one | other))
+        assert row["jaccard"] == (len(one & other) / len(one | other) if one | other else None)
+
+
+def test_example_faithfulness_sets_every_example_beside_the_whole_model(
+    made: Synthetic, catalog: Catalog
+) -> None:
+    rows = catalog.query("example_faithfulness").to_pylist()
+    assert len(rows) == len(CELLS) * len(FRACTIONS) * 3
+    for row in rows:
+        assert row["clean_text"] == f"{row['task']} clean {row['example_id']}"
+        assert (row["clean"], row["corrupted"]) == (3.0, -1.0)
+        assert row["faithfulness"] == pytest.approx(row["example_id"] / 4)
+
+
+def test_stages_are_done_or_failed(tmp_path: Path) -> None:
+    store = Store.open(tmp_path)
+    store.write(
+        "members", key_of(1), members_table(key_of(1), []), provenance("circuits", "ioi", 2.0)
+    )
+    store.write("circuits", key_of(1), rows_of("circuits", []), provenance("circuits", "ioi", 2.0))
+    store.record_failure(key_of(2), "scores", "sva", "The metric is NaN.")
+    store.save_grid(
+        "demo",
+        [
+            PlannedStage("circuits", "ioi", "circuits", key_of(1)),
+            PlannedStage("scores", "sva", "scores", key_of(2)),
+            PlannedStage("circuits", "sva", "circuits", None),
+        ],
+    )
+    catalog = Catalog(store)
+    stages = {row["key"]: row for row in catalog.query("stages").to_pylist()}
+    done, failed = stages[key_of(1)], stages[key_of(2)]
+    assert (done["stage"], done["cell"], done["status"]) == ("circuits", "ioi", "done")
+    assert (done["kinds"], done["error"]) == ("circuits, members", None)
+    assert (failed["stage"], failed["cell"], failed["status"]) == ("scores", "sva", "failed")
+    assert (failed["kinds"], failed["error"]) == (None, "The metric is NaN.")
+    planned = catalog.query("SELECT status, error FROM grid_stages ORDER BY position").to_pylist()
+    assert [row["status"] for row in planned] == ["done", "failed", "missing"]
+    assert planned[1]["error"] == "The metric is NaN."
+    assert catalog.query("failures").num_rows == 1
+    (times,) = catalog.query("SELECT * FROM run_times WHERE stage = 'circuits'").to_pylist()
+    assert (times["n_done"], times["n_failed"], times["seconds"]) == (1, 0, 2.0)
+
+
+def test_finishing_times_are_times(catalog: Catalog) -> None:
+    column = catalog.query("SELECT finished_at FROM stages")["finished_at"]
+    assert pa.types.is_timestamp(column.type)
+    assert column.null_count == 0
+
+
+@pytest.mark.parametrize("kind", ["circuits", "members"])
+def test_views_leave_out_what_is_damaged_with_what_belongs_to_it(tmp_path: Path, kind: str) -> None:
+    made = build(Store.open(tmp_path))
+    key = next(iter(made.store.artifacts(kind))).key
+    Path(made.store.path(kind, key)).write_bytes(b"PAR1")
+    catalog = Catalog(Store.open(tmp_path))
+    for name in ("circuits", "members"):
+        total = sum(artifact.rows for artifact in made.store.artifacts(name))
+        here = catalog.query(name).num_rows
+        lost = made.store.find(name, key)
+        assert here == total - (lost.rows if lost else 0)
+    assert catalog.query("damaged")["path"].to_pylist() == [f"{kind}/{key[:2]}/{key}.parquet"]
+    assert catalog.query("circuit_edges").num_rows == catalog.query("members").num_rows
+
+
+def test_rows_that_two_artifacts_share_are_there_once(catalog: Catalog) -> None:
+    # both models have the one graph, and each wrote it with its edges
+    assert catalog.query("graphs").num_rows == 1
+    assert catalog.query("edges").num_rows == N_EDGES
+    assert catalog.query("nodes").num_rows == 5
+
+
+def test_catalog_leaves_no_file_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = build(Store.open(tmp_path / "store"))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    before = sorted(tmp_path.rglob("*"))
+    Catalog(made.store).query("leaderboard")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_catalog_reads_a_store_on_another_file_system(tmp_path: Path) -> None:
+    made = build(Store.open(f"fsspec+memory://catalog/{tmp_path.name}"))
+    assert Catalog(made.store).query("leaderboard").num_rows == len(CELLS)
+
+
+def test_query_takes_parameters_as_text(catalog: Catalog) -> None:
+    rows = catalog.query("top-edges", task="ioi", n="2")
+    assert rows.num_rows == 2 * 4
+    assert set(rows["task"].to_pylist()) == {"ioi"}
+    assert catalog.query("shared-edges", size="0.5", task="sva").num_rows > 0
+    assert catalog.query("SELECT $x AS x", x=1)["x"].to_pylist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("question", "parameters", "answer"),
+    [
+        ("benchmrk", {}, "'benchmark'"),
+        ("circuit", {}, r"\$circuit"),
+        ("leaderboard", {"taks": "ioi"}, r"\$taks.*\$metric"),
+        ("SELECT nonsense FROM benchmark", {}, "nonsense"),
+        ("SELECT FROM WHERE", {}, "cannot be run"),
+        ("SELECT $a", {}, r"\$a"),
+        ("top-edges", {"n": "many"}, "many"),
+    ],
+)
+def test_what_cannot_be_answered_is_one_sentence(
+    catalog: Catalog, question: str, parameters: dict, answer: str
+) -> None:
+    with pytest.raises(StoreError, match=answer) as refused:
+        catalog.query(question, **parameters)
+    assert "\n" not in str(refused.value)
+
+
+def test_catalog_answers_after_an_error(catalog: Catalog) -> None:
+    with pytest.raises(StoreError):
+        catalog.query("SELECT CAST('x' AS INTEGER) FROM benchmark")
+    assert catalog.query("leaderboard").num_rows == len(CELLS)
+
+
+def test_tables_without_an_owner_in_their_rows_are_not_shown(catalog: Catalog) -> None:
+    assert set(TABLES) - set(catalog.views) == {"shards"}
