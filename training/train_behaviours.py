@@ -130,6 +130,7 @@ def main(directory: Path = BUNDLED) -> None:
     model = train(tokenizer)
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
+    (directory / "model.safetensors").chmod(0o644)  # written for its owner alone
     with torch.no_grad():
         held_out = islice(sentences(f"held-out/{SEED}", split="test"), 2000)
         batch = collate(list(held_out), tokenizer)
