@@ -26,6 +26,7 @@ from circuits.errors import CircuitError
 from data import StoreError, provenance
 from flows.config import Cell, GridConfig
 from flows.errors import GridError
+from flows.identity import Identities
 from flows.measuring import measured
 from flows.plan import Plan, Products, cell_key, finished, make_plan, planned, walk
 from flows.progress import Watcher
@@ -87,6 +88,7 @@ class Run:
         self.location = location
         self.watcher = watcher
         self.bench = workbench(location, config.memory_budget)
+        self.identities = Identities()
         self.outcome = Outcome()
         self._failed: dict[str, str] = {}  # sentences of stages that failed in this run, by key
         self._noted: dict[str, Stage] = {}  # the stages of the grid, by place
@@ -94,7 +96,7 @@ class Run:
 
     def plan(self) -> Plan:
         """What is there to do; notes it in the store, for `status`."""
-        plan, store = make_plan(self.config, self.bench), self.bench.store
+        plan, store = make_plan(self.config, self.bench, self.identities), self.bench.store
         now = {stage.key for stage in plan.stages}
         for stage in store.grids().get(self.config.name, ()):
             if stage.key is not None and stage.key not in now:
@@ -136,7 +138,7 @@ class Run:
                 self._note()
 
     def _carry_out_cell(self, cell: Cell, execute: Execute) -> Products:
-        steps = walk(cell, self.config, self.bench)
+        steps = walk(cell, self.config, self.bench, self.identities)
         stages = next(steps)
         while True:
             found = tuple(self._settle(cell, stage, execute) for stage in stages)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 
+from circuits.errors import CircuitError
 from flows.config import ModelChoice, TaskChoice
 from flows.errors import GridError
+from tasks import get_task
 
 _SAMPLED_PAIRS = 256
 
@@ -31,9 +32,36 @@ class ModelIdentity:
     tokenizer: str
 
 
-@cache
-def identify_model(choice: ModelChoice, device: str) -> ModelIdentity:
-    """The identity of a model; raises `circuits.ModelError` where there is no such model."""
+class Identities:
+    """The identities that a run has asked for; each is found out once, and so is a failure to.
+
+    A new run asks anew: files and checkpoints change between runs.
+    """
+
+    def __init__(self) -> None:
+        self._models: dict[tuple[ModelChoice, str], ModelIdentity | CircuitError] = {}
+        self._tasks: dict[TaskChoice, str] = {}
+
+    def model(self, choice: ModelChoice, device: str) -> ModelIdentity:
+        """The identity of a model; raises `circuits.ModelError` where there is no such model."""
+        if (choice, device) not in self._models:
+            try:
+                self._models[choice, device] = _identify_model(choice, device)
+            except CircuitError as error:
+                self._models[choice, device] = error
+        found = self._models[choice, device]
+        if isinstance(found, CircuitError):
+            raise found
+        return found
+
+    def task(self, task: TaskChoice) -> str:
+        """The digest of what a task's examples are made from."""
+        if task not in self._tasks:
+            self._tasks[task] = _digest_of_file(task) if task.path else _digest_of_pairs(task)
+        return self._tasks[task]
+
+
+def _identify_model(choice: ModelChoice, device: str) -> ModelIdentity:
     from circuits.model import fingerprint, tokenizer_fingerprint
 
     return ModelIdentity(
@@ -47,19 +75,15 @@ def identify_model(choice: ModelChoice, device: str) -> ModelIdentity:
     )
 
 
-@cache
-def identify_task(task: TaskChoice) -> str:
-    """The digest of what examples are made from: a file's bytes, or a sample of a task's pairs.
+def _digest_of_file(task: TaskChoice) -> str:
+    try:
+        return hashlib.sha256(Path(task.source).read_bytes()).hexdigest()
+    except OSError as error:
+        raise GridError(f"{task.path} can't be read: {error.strerror}") from error
 
-    A task's pairs are many; 256 of them, spread evenly, and their number stand for all.
-    """
-    if task.path is not None:
-        try:
-            return hashlib.sha256(Path(task.path).read_bytes()).hexdigest()
-        except OSError as error:
-            raise GridError(f"{task.path} can't be read: {error.strerror}") from error
-    from tasks import get_task
 
+def _digest_of_pairs(task: TaskChoice) -> str:
+    """A task's pairs are many: 256 of them, spread evenly, and their number stand for all."""
     pairs = get_task(task.source).pairs()
     step = max(1, len(pairs) // _SAMPLED_PAIRS)
     sample = [pairs[i] for i in range(0, len(pairs), step)]

@@ -15,7 +15,7 @@ from data import Artifact, PlannedStage, Store, StoreError, stage_key
 from data.schema import companions
 from flows.config import Cell, GridConfig
 from flows.errors import GridError
-from flows.identity import ModelIdentity, identify_model
+from flows.identity import Identities, ModelIdentity
 from flows.stages import (
     BaselinesStage,
     CircuitsStage,
@@ -80,9 +80,10 @@ def finished(store: Store, stage: Stage) -> Found | None:
     return found
 
 
-def walk(cell: Cell, config: GridConfig, bench: Workbench) -> Walk:
+def walk(cell: Cell, config: GridConfig, bench: Workbench, identities: Identities) -> Walk:
     """Yield a cell's stages in the order in which they can be done; see the module's docstring."""
-    model = identify_model(cell.model, config.device_of(cell.model))
+    model = identities.model(cell.model, config.device_of(cell.model))
+    content = identities.task(cell.task)
     metric = cell.task.metric or default_metric(cell.task.source, cell.task.rule)
     on_task = f"{model.label} · {cell.task.label}"
     asked = config.counts_of(cell.task)
@@ -90,8 +91,8 @@ def walk(cell: Cell, config: GridConfig, bench: Workbench) -> Walk:
     method = MethodStage(cell.method.label, cell.method, metric)
     described, train, test, _ = yield (
         ModelStage(model.label, model),
-        DatasetStage(on_task, cell.task, cell.task.train_on, asked[0], model),
-        DatasetStage(on_task, cell.task, cell.task.evaluate_on, asked[1], model),
+        DatasetStage(on_task, cell.task, content, cell.task.train_on, asked[0], model),
+        DatasetStage(on_task, cell.task, content, cell.task.evaluate_on, asked[1], model),
         method,
     )
     _check_sizes(config, bench, described, model)
@@ -114,7 +115,7 @@ def walk(cell: Cell, config: GridConfig, bench: Workbench) -> Walk:
     return Products(scores, circuits, evaluations)
 
 
-def make_plan(config: GridConfig, bench: Workbench) -> Plan:
+def make_plan(config: GridConfig, bench: Workbench, identities: Identities) -> Plan:
     """Walk every cell of a grid on what the store holds now."""
     missing: dict[Cell, tuple[Stage, ...]] = {}
     stages: dict[str, Stage] = {}
@@ -122,7 +123,7 @@ def make_plan(config: GridConfig, bench: Workbench) -> Plan:
     for cell in config.cells():
         lacking = []
         try:
-            for stage, found in _look(cell, config, bench):
+            for stage, found in _look(walk(cell, config, bench, identities), bench):
                 stages.setdefault(stage.key or stage.place, stage)
                 if found is None:
                     lacking.append(stage)
@@ -132,9 +133,8 @@ def make_plan(config: GridConfig, bench: Workbench) -> Plan:
     return Plan(tuple(stages.values()), missing, frozenset(unplannable))
 
 
-def _look(cell: Cell, config: GridConfig, bench: Workbench) -> Iterator[tuple[Stage, Found | None]]:
-    """A cell's stages and what the store holds of them."""
-    steps = walk(cell, config, bench)
+def _look(steps: Walk, bench: Workbench) -> Iterator[tuple[Stage, Found | None]]:
+    """The stages of a walk and what the store holds of them."""
     stages = next(steps)
     while True:
         found = tuple(finished(bench.store, stage) for stage in stages)

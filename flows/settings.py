@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _CLIENT_SETTINGS = {
@@ -29,6 +29,8 @@ def prepare() -> None:
         os.environ.setdefault(key, value)
     if not _profiles().is_file():  # who has no profile needs no directory of Prefect's either
         os.environ.setdefault("PREFECT_HOME", str(cache_directory() / "prefect"))
+        with suppress(OSError):  # Prefect makes its directory, but not those above it
+            cache_directory().mkdir(parents=True, exist_ok=True)
 
 
 def cache_directory() -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 from circuits.graph import Graph
 from data import stage_key
 from flows.config import MethodChoice, TaskChoice
-from flows.identity import ModelIdentity, identify_task
+from flows.identity import ModelIdentity
 from flows.stages.stage import LEVEL, Rows, Stage, rows_of
 from flows.workbench import Workbench
 
@@ -65,6 +65,7 @@ class DatasetStage(Stage):
     name = "dataset"
     kinds = ("datasets",)
     task: TaskChoice
+    content: str  # digest of what the examples are made from
     split: str
     size: int | None
     tokenizer_of: ModelIdentity
@@ -74,7 +75,7 @@ class DatasetStage(Stage):
         """What examples are drawn from, and how."""
         return {
             "task": self.task.label,
-            "content": identify_task(self.task),
+            "content": self.content,
             "rule": self.task.rule,
             "split": self.split,
             "size": self.size,
