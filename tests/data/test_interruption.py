@@ -52,10 +52,11 @@ def key_at(index: int) -> str:
     return stage_key("write", 1, {"index": index}, {})
 
 
+@pytest.mark.slow
 def test_every_artifact_found_after_a_kill_is_whole(tmp_path: Path) -> None:
     moments = random.Random(0)
     begin, acknowledged = 0, {}
-    for _ in range(12):
+    for _ in range(8):
         writer = start(WRITER, tmp_path, begin)
         assert writer.stdout is not None
         lines = [writer.stdout.readline()]  # it is warm now
@@ -69,7 +70,7 @@ def test_every_artifact_found_after_a_kill_is_whole(tmp_path: Path) -> None:
 
     store = Store.open(tmp_path, create=False)
     found = {artifact.key: artifact for artifact in store.artifacts("members")}
-    assert len(acknowledged) > 12
+    assert len(acknowledged) > 8
     assert {key_at(index) for index in acknowledged} <= set(found)
     for index in range(begin + 1):
         key = key_at(index)
@@ -83,6 +84,7 @@ def test_every_artifact_found_after_a_kill_is_whole(tmp_path: Path) -> None:
     assert [damage for damage in store.damaged if damage.path.count(key_at(begin)) == 0] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("second", [0, 1], ids=["same rows", "other rows"])
 def test_two_writers_of_one_key_agree_on_what_is_there(tmp_path: Path, second: int) -> None:
     Store.open(tmp_path)
