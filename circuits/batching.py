@@ -113,11 +113,16 @@ def batches(
         yield make_batch(examples, current, device, suffix_only=suffix_only)
 
 
-def check_examples(examples: Sequence[Example], architecture: Architecture) -> None:
-    """Refuse examples the model cannot take: too long a prompt, a token it does not have."""
+def check_examples(
+    examples: Sequence[Example], architecture: Architecture, first_example: int = 0
+) -> None:
+    """Refuse examples the model cannot take: too long a prompt, a token it does not have.
+
+    `first_example` is the place of the first one in its dataset, for the message.
+    """
     if not examples:
         raise CircuitError("the dataset has no examples")
-    for index, example in enumerate(examples):
+    for index, example in enumerate(examples, first_example):
         if example.length > architecture.n_positions:
             raise CircuitError(
                 f"example {index} has {example.length} tokens, but the model takes at most "

@@ -14,6 +14,7 @@ import html
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -32,7 +33,7 @@ from circuits.scores import Scores
 
 SUFFIXES = (".svg", ".png", ".dot")
 FONT = "DejaVu Sans,Helvetica,Arial,sans-serif"
-FONTS = Path(__file__).parent / "fonts" / "fonts.conf"
+FONTS = Path(__file__).parent / "fonts"
 PIXELS_PER_INCH, LARGEST_INCHES = 200, 60  # of a PNG; a larger one is scaled down
 
 
@@ -288,14 +289,21 @@ def _render(picture: pygraphviz.AGraph, form: str) -> bytes:
 
     Graphviz runs in a process of its own: it is told of the fonts that come with the drawing by the
     environment, and its libraries write warnings about the machine's own straight to the terminal.
+    It sees a copy of these fonts alone, because its font library leaves files wherever it looks.
     """
-    program = [sys.executable, "-c", _GRAPHVIZ, form]
-    done = subprocess.run(
-        program,
-        input=picture.to_string().encode(),
-        env={**os.environ, "FONTCONFIG_FILE": str(FONTS)},
-        capture_output=True,
-    )
+    with tempfile.TemporaryDirectory(prefix="circuit-grid-") as folder:
+        fonts = shutil.copytree(FONTS, Path(folder, "fonts"))
+        settings = Path(folder, "fonts.conf")
+        settings.write_text(
+            f"<fontconfig><dir>{html.escape(str(fonts))}</dir>"
+            f"<cachedir>{html.escape(folder)}</cachedir></fontconfig>"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", _GRAPHVIZ, form],
+            input=picture.to_string().encode(),
+            env={**os.environ, "FONTCONFIG_FILE": str(settings)},
+            capture_output=True,
+        )
     if done.returncode != 0 or not done.stdout:
         said = done.stderr.decode(errors="replace").strip().splitlines() or ["it said nothing"]
         raise DrawingError(f"Graphviz could not draw the circuit as {form}: {said[-1]}")

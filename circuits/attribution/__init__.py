@@ -95,7 +95,7 @@ def attribute_partial(
     chosen = METHODS[method]
     measure = get_metric(metric) if isinstance(metric, str) else metric
     options = chosen.check(measure, steps, quadrature, level, intervention)
-    check_examples(examples, model.architecture)
+    check_examples(examples, model.architecture, first_example)
     path = chosen.path(options)
     total = PartialScores.zero(model.graph)
     plan = planned_bytes(model, len(path))
