@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+# before torch: threads that wait must not keep others from the cores they wait for
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
