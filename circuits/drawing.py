@@ -287,21 +287,19 @@ def _count(number: int, noun: str) -> str:
 def _render(picture: pygraphviz.AGraph, form: str) -> bytes:
     """The picture as `svg` or `png`.
 
-    Graphviz runs in a process of its own: it is told of the fonts that come with the drawing by the
-    environment, and its libraries write warnings about the machine's own straight to the terminal.
-    It sees a copy of these fonts alone, because its font library leaves files wherever it looks.
+    Graphviz runs in a process of its own, with the fonts that come with the drawing: its libraries
+    are told of fonts by the environment alone, write warnings about the machine's straight to the
+    terminal, and leave files beside the fonts they read.
     """
+    text = picture.to_string()
     with tempfile.TemporaryDirectory(prefix="circuit-grid-") as folder:
-        fonts = shutil.copytree(FONTS, Path(folder, "fonts"))
-        settings = Path(folder, "fonts.conf")
-        settings.write_text(
-            f"<fontconfig><dir>{html.escape(str(fonts))}</dir>"
-            f"<cachedir>{html.escape(folder)}</cachedir></fontconfig>"
-        )
+        environment = dict(os.environ)
+        if _COVERED.fullmatch(text):  # otherwise only the machine can have the letters
+            environment["FONTCONFIG_FILE"] = str(_lay_out_fonts(Path(folder)))
         done = subprocess.run(
             [sys.executable, "-c", _GRAPHVIZ, form],
-            input=picture.to_string().encode(),
-            env={**os.environ, "FONTCONFIG_FILE": str(settings)},
+            input=text.encode(),
+            env=environment,
             capture_output=True,
         )
     if done.returncode != 0 or not done.stdout:
@@ -315,6 +313,22 @@ import sys, pygraphviz
 picture = pygraphviz.AGraph(string=sys.stdin.buffer.read().decode())
 sys.stdout.buffer.write(picture.draw(format=sys.argv[1], prog="dot"))
 """
+
+# the characters of the fonts in `circuits/fonts`
+_COVERED = re.compile(
+    r"[\s\x20-\x7e\xa0-\u017f\u0386-\u03ce\u0400-\u045f\u2010-\u2026\u2190-\u2193\u2200-\u2265]*"
+)
+
+
+def _lay_out_fonts(folder: Path) -> Path:
+    """Copy the fonts into a folder of their own; returns the settings that know only them."""
+    fonts = shutil.copytree(FONTS, folder / "fonts")
+    settings = folder / "fonts.conf"
+    settings.write_text(
+        f"<fontconfig><dir>{html.escape(str(fonts))}</dir>"
+        f"<cachedir>{html.escape(str(folder))}</cachedir></fontconfig>"
+    )
+    return settings
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -259,6 +259,8 @@ def _points(method: str, steps: int | None, rule: str | None) -> list[tuple[floa
         return [(1.0, 0.5), (0.0, 0.5)]
     if method == "corrupted-gradient EAP":
         return [(0.0, 1.0)]
+    if method == "gradient at a quarter":
+        return [(0.25, 1.0)]
     if method == "EAP-IG-inputs":
         return quadrature(rule, steps)
     raise KeyError(method)

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from circuits import AttributionError, attribute, attribute_partial, load_model
+from circuits.quadrature import RULES as RULES_BY_NAME
 from tasks import Metric, get_metric
 from tests.checkpoints import random_dataset, small_corruption, tiny_gpt2, transformers_model
 from tests.oracle import oracle_exact, oracle_scores
@@ -178,6 +179,18 @@ def test_one_left_step_is_eap_with_the_corrupted_gradient(engine):
         transformers_model(directory), dataset, "logit-diff", "corrupted-gradient EAP"
     )
     assert_close(left.matrix, expected.matrix, 1e-10)
+
+
+def test_alpha_counts_from_the_corrupted_to_the_clean_embeddings(engine, monkeypatch):
+    """The rules have as many points near one end as near the other: take one that has not."""
+    monkeypatch.setitem(RULES_BY_NAME._entries, "quarter", lambda m: ([0.25], [1.0]))
+    model, directory = engine()
+    dataset = random_dataset(4)
+    found = attribute(model, dataset, "EAP-IG-inputs", steps=1, quadrature="quarter")
+    expected = oracle_scores(
+        transformers_model(directory), dataset, "logit-diff", "gradient at a quarter"
+    )
+    assert_close(found.matrix, expected.matrix, 1e-10)
 
 
 def test_clean_corrupted_is_the_mean_of_the_two_ends(engine):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 from xml.etree import ElementTree
@@ -200,14 +199,23 @@ def test_drawing_needs_no_torch():
 
 
 def test_a_drawing_does_not_depend_on_the_fonts_of_the_machine(circuit, tmp_path, monkeypatch):
-    """It brings its own: a copy of them that knows no other fonts gives the same picture."""
     expected = draw(circuit, tmp_path / "first.png", title="Größer ≥ 1").read_bytes()
-    alone = tmp_path / "fonts"
-    shutil.copytree(FONTS.parent, alone)
-    settings = (alone / "fonts.conf").read_text().splitlines()
-    (alone / "fonts.conf").write_text("\n".join(x for x in settings if "<include" not in x))
-    monkeypatch.setattr("circuits.drawing.FONTS", alone / "fonts.conf")
+    monkeypatch.setenv("FONTCONFIG_FILE", str(tmp_path / "none.conf"))
+    monkeypatch.setenv("HOME", str(tmp_path))
     assert draw(circuit, tmp_path / "second.png", title="Größer ≥ 1").read_bytes() == expected
+
+
+def test_letters_that_the_fonts_lack_are_left_to_the_machine(circuit, tmp_path):
+    assert "回路" in texts(draw(circuit, tmp_path / "c.svg", title="回路"))
+    assert draw(circuit, tmp_path / "c.png", title="回路").stat().st_size > 10_000
+
+
+def test_drawing_leaves_nothing_beside_the_picture(circuit, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fonts = sorted(path.name for path in FONTS.iterdir())
+    draw(circuit, "c.png")
+    assert [path.name for path in tmp_path.iterdir()] == ["c.png"]
+    assert sorted(path.name for path in FONTS.iterdir()) == fonts
 
 
 def test_drawing_says_nothing_on_the_terminal(circuit, tmp_path, capfd):
