@@ -50,15 +50,22 @@ def main() -> None:
     app()
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"circuit-grid {version('circuit-grid')}")
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
     show_version: Annotated[
-        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)
+        bool,
+        typer.Option(
+            "--version", help="Show the version and exit.", is_eager=True, callback=_show_version
+        ),
     ] = False,
 ) -> None:
-    if show_version:
-        typer.echo(f"circuit-grid {version('circuit-grid')}")
-        raise typer.Exit
+    pass
 
 
 @app.command()

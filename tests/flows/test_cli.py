@@ -1,0 +1,199 @@
+"""The command line as a stranger meets it: exit codes, sentences, a clean terminal, no waiting."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from flows.config import GridConfig
+from flows.grid import Run
+from flows.server import PrivateServer
+
+CHATTER = ("Traceback", "prefect", "Prefect.", "Warning", "INFO", "ERROR", "flow run", "Flow run")
+HEAVY = ("torch", "transformer_lens", "transformers", "prefect", "duckdb", "pandas", "pyarrow")
+
+
+def command(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-m", "flows.cli", *map(str, arguments)]
+    root = Path(__file__).parents[2]
+    return subprocess.run(words, capture_output=True, text=True, timeout=300, cwd=cwd or root)
+
+
+@pytest.fixture(scope="module")
+def store(server: PrivateServer, speaker: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with one finished and one failing task, made by the command itself."""
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "grid.yaml").write_text(
+        f"name: cli\nmodels: [{speaker}]\ntasks: [ioi, greater-than]\n"
+        "methods: [EAP, clean-corrupted]\nexamples: {train: 4, evaluate: 4}\nsizes: [0.2, 1.0]\n"
+    )
+    done = command("run", folder / "grid.yaml", "--store", folder / "store")
+    (folder / "out").write_text(done.stdout)
+    (folder / "err").write_text(done.stderr)
+    assert done.returncode == 1, done.stdout + done.stderr
+    return folder / "store"
+
+
+def test_a_run_with_a_failing_cell_ends_with_1_and_tells_what_and_why(store: Path):
+    out = (store.parent / "out").read_text()
+    assert "2 of 4 cells failed:" in out
+    assert "speaker · greater-than · EAP" in out
+    assert "cannot express the task greater-than" in out
+    assert "ioi" in out.split("CPR")[1].splitlines()[1]
+    assert list((store / "drawings").glob("ioi-*-edges.svg"))
+
+
+def test_nobody_but_the_grid_speaks_in_the_terminal(store: Path):
+    said = (store.parent / "out").read_text() + (store.parent / "err").read_text()
+    said = said.replace("starting Prefect …", "")
+    assert [word for word in CHATTER if word in said] == []
+
+
+def test_a_second_run_says_that_everything_was_reused(store: Path, speaker: Path):
+    grid = store.parent / "ioi.yaml"
+    text = (store.parent / "grid.yaml").read_text().replace("[ioi, greater-than]", "[ioi]")
+    grid.write_text(text.replace("name: cli", "name: ioi"))
+    done = command("run", grid, "--store", store)
+    assert done.returncode == 0
+    assert "Every stage was reused" in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [[], ["run"], ["status"], ["query"], ["draw"]])
+def test_help_answers_at_once(arguments: list[str]):
+    began = time.perf_counter()
+    done = command(*arguments, "--help")
+    assert done.returncode == 0
+    assert "Usage:" in done.stdout
+    assert time.perf_counter() - began < 3  # a second on an idle machine
+
+
+def test_the_command_line_imports_nothing_heavy():
+    code = f"import sys, flows.cli; print([m for m in {HEAVY!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_version_is_that_of_the_distribution():
+    from importlib.metadata import version
+
+    assert command("--version").stdout.strip() == f"circuit-grid {version('circuit-grid')}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["run", "nowhere.yaml"], "There is no grid file nowhere.yaml: check the path."),
+        (["status", "--store", "nowhere"], "nowhere"),
+        (["query", "--store", "nowhere", "leaderboard"], "nowhere"),
+        (["draw", "--store", "nowhere"], "nowhere"),
+    ],
+)
+def test_a_mistake_gets_one_sentence_and_exit_code_2(
+    arguments: list[str], sentence: str, tmp_path: Path
+):
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_wrong_grid_lists_its_faults_before_any_work(tmp_path: Path):
+    (tmp_path / "grid.yaml").write_text("models: [gpt2]\ntasks: [oi]\nmethods: [EPA]\n")
+    done = command("run", tmp_path / "grid.yaml", "--store", tmp_path / "store")
+    assert done.returncode == 2
+    assert "line 2: unknown task `oi`; did you mean `ioi`?" in done.stderr
+    assert "line 3: unknown method `EPA`; did you mean `EAP`?" in done.stderr
+    assert not (tmp_path / "store").exists()
+
+
+def test_status_counts_stages_and_repeats_failures(store: Path):
+    done = command("status", "--store", store)
+    assert done.returncode == 0
+    assert "cannot express the task greater-than" in done.stdout
+    scores = next(line for line in done.stdout.splitlines() if line.startswith("scores"))
+    assert scores.split()[1:] == ["2", "2", "0"]
+
+
+def test_query_without_a_question_lists_what_can_be_asked(store: Path):
+    out = command("query", "--store", store).stdout
+    assert "leaderboard" in out
+    assert "benchmark" in out
+
+
+def test_query_answers_in_three_forms(store: Path):
+    sql = "SELECT task, method, cpr FROM leaderboard ORDER BY method"
+    answers = {
+        form: command("query", sql, "--format", form, "--store", store).stdout
+        for form in ("table", "csv", "json")
+    }
+    rows = json.loads(answers["json"])
+    assert [row["method"] for row in rows] == ["EAP", "clean-corrupted"]
+    read = list(csv.DictReader(io.StringIO(answers["csv"])))
+    assert [float(row["cpr"]) for row in read] == [row["cpr"] for row in rows]
+    assert "2 rows" in answers["table"]
+
+
+def test_query_takes_parameters_and_explains_wrong_ones(store: Path):
+    done = command("query", "top-edges", "task=ioi", "n=3", "--format", "json", "--store", store)
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)) == 6  # three edges of two methods
+    assert command("query", "top-edges", "nonsense=1", "--store", store).returncode == 2
+    assert command("query", "top-edgs", "--store", store).returncode == 2
+    wrong = command("query", "DELETE FROM models", "--store", store)
+    assert wrong.returncode == 2
+    assert "Traceback" not in wrong.stderr
+
+
+def test_draw_finds_a_circuit_by_what_it_is(store: Path, tmp_path: Path):
+    for ending in ("svg", "png", "dot"):
+        file = tmp_path / f"circuit.{ending}"
+        done = command(
+            *("draw", "--task", "ioi", "--method", "EAP", "--size", "0.2"),
+            *("-o", file, "--store", store),
+        )
+        assert done.returncode == 0, done.stderr
+        assert file.stat().st_size > 500
+    sql = "SELECT circuit FROM circuits LIMIT 1"
+    (row,) = json.loads(command("query", sql, "--format", "json", "--store", store).stdout)
+    by_id = command("draw", row["circuit"][:10], "-o", tmp_path / "x.svg", "--store", store)
+    assert by_id.returncode == 0
+
+
+def test_draw_lists_the_candidates_where_several_are_meant(store: Path, tmp_path: Path):
+    done = command("draw", "--task", "ioi", "-o", tmp_path / "x.svg", "--store", store)
+    assert done.returncode == 2
+    assert "4 circuits have task ioi; say more:" in done.stderr
+    assert "clean-corrupted" in done.stderr
+    assert not (tmp_path / "x.svg").exists()
+    none = command("draw", "--task", "oi", "-o", tmp_path / "x.svg", "--store", store)
+    assert "no circuit has task oi (there are task: ioi)" in none.stderr
+    ending = command("draw", "--method", "EAP", "--size", "1", "-o", "x.gif", "--store", store)
+    assert ending.returncode == 2
+
+
+def test_the_report_names_best_rows_first(
+    grid: Callable[..., GridConfig], run: Callable[[GridConfig, Path], Run], store: Path
+):
+    from data import Catalog
+    from flows.leaderboard import rows_of_run
+
+    done = run(grid(methods="[EAP, clean-corrupted]", name="report"), store)
+    rows = rows_of_run(Catalog(done.bench.store), done.outcome.products.values())
+    assert len(rows) == 2  # not those of the other grids in the store
+    assert rows[0]["cpr"] >= rows[1]["cpr"]

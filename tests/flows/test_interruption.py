@@ -1,0 +1,135 @@
+"""Killing a run in the middle, in a process of its own, and going on from there."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from flows.server import PrivateServer
+from tests.flows.conftest import digests
+
+GRID = """
+name: killed
+models: [{model}]
+tasks: [ioi]
+methods: [{{name: EAP-IG-inputs, steps: 5}}]
+examples: {{train: 16, evaluate: 4}}
+sizes: [0.1, 0.5, 1.0]
+shard_size: 1
+"""
+N_SHARDS = 16
+PATIENCE = 120.0
+
+
+def start(grid: Path, store: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "flows.cli", "run", str(grid), "--store", str(store)]
+    return subprocess.Popen(
+        command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
+
+
+def shards(store: Path) -> dict[Path, int]:
+    """The finished shards, and when each was written."""
+    return {path: path.stat().st_mtime_ns for path in (store / "shards").rglob("[!.]*.json")}
+
+
+def wait_for_shards(process: subprocess.Popen[str], store: Path, count: int) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while len(shards(store)) < count:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "the run makes no progress"
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def grid(speaker: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "grid.yaml"
+    path.write_text(GRID.format(model=speaker))
+    return path
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    server: PrivateServer, speaker: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The store of a run that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    (folder / "grid.yaml").write_text(GRID.format(model=speaker))
+    process = start(folder / "grid.yaml", folder / "store")
+    out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, out + err
+    return folder / "store"
+
+
+def test_a_killed_run_goes_on_from_its_finished_shards_to_the_same_tables(
+    undisturbed: Path, grid: Path, tmp_path: Path
+):
+    store = tmp_path / "store"
+    process = start(grid, store)
+    wait_for_shards(process, store, 4)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=PATIENCE)
+    kept = shards(store)
+    assert 4 <= len(kept) < N_SHARDS
+
+    again = start(grid, store)
+    out, err = again.communicate(timeout=PATIENCE)
+    assert again.returncode == 0, out + err
+    now = shards(store)
+    assert len(now) == N_SHARDS
+    assert {path: now[path] for path in kept} == kept
+    assert digests(store) == digests(undisturbed)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_ends_in_seconds_and_keeps_what_is_finished(
+    server: PrivateServer, grid: Path, tmp_path: Path, number: signal.Signals, code: int
+):
+    store = tmp_path / "store"
+    process = start(grid, store)
+    wait_for_shards(process, store, 2)
+    asked = time.monotonic()
+    process.send_signal(number)
+    _, err = process.communicate(timeout=PATIENCE)
+    assert time.monotonic() - asked < 20
+    assert process.returncode == code
+    assert "interrupted: what is finished is kept" in err
+    assert "Traceback" not in err
+    assert len(shards(store)) >= 2
+
+
+def test_a_private_server_ends_with_a_killed_run_and_leaves_nothing(tmp_path: Path):
+    code = (
+        "import sys, time\n"
+        "from flows.server import PrivateServer\n"
+        "server = PrivateServer()\n"
+        "print(server._process.pid, server.home, flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    owner = subprocess.Popen([sys.executable, "-c", code], text=True, stdout=subprocess.PIPE)
+    assert owner.stdout is not None
+    pid, home = owner.stdout.readline().split()
+    assert Path(home).is_dir()
+    owner.kill()
+    owner.wait()
+    owner.stdout.close()
+    deadline = time.monotonic() + 20
+    while Path(f"/proc/{pid}").exists() or Path(home).exists():
+        assert time.monotonic() < deadline, "the server outlives the run"
+        time.sleep(0.1)
+
+
+def test_a_server_that_cannot_start_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch):
+    import flows.server
+
+    monkeypatch.setattr(flows.server, "_free_port", lambda: 1 << 20)  # there is no such port
+    server = PrivateServer()
+    with pytest.raises(flows.server.ServerError, match=r"ended with code .* PREFECT_API_URL"):
+        server.wait()
+    assert not server.home.exists()
