@@ -202,6 +202,7 @@ EVALUATIONS = _declare(
     ("mean", REAL, "mean of the metric over examples"),
     ("standard_error?", REAL, "standard error of the mean; null or NaN for a single example"),
     ("faithfulness?", REAL, "(m(C) - m(empty)) / (m(model) - m(empty)); null where undefined"),
+    ("baseline", TEXT, "the baseline that m(model) and m(empty) are of"),
     ("n_examples", ID, "number of examples"),
 )  # fmt: skip
 

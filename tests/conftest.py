@@ -6,6 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
+from jaxtyping import install_import_hook
+
+install_import_hook("circuits", "beartype.beartype")  # every shape in a signature is checked
 
 # before torch: threads that wait must not keep others from the cores they wait for
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -23,27 +23,22 @@ WITH runs AS (
         max(n_examples) AS n_examples
     FROM baselines
     GROUP BY baseline
-),
-chosen AS (
-    SELECT DISTINCT ON (model, dataset, intervention, metric) *
-    FROM runs
-    ORDER BY model, dataset, intervention, metric, baseline
 )
 SELECT
     models.name AS model,
     datasets.task,
     datasets.split,
-    chosen.intervention,
-    chosen.metric,
-    chosen.clean,
-    chosen.corrupted,
-    chosen.n_examples,
-    chosen.baseline,
-    chosen.model AS model_id,
-    chosen.dataset
-FROM chosen
-LEFT JOIN models ON models.model = chosen.model
-LEFT JOIN datasets ON datasets.dataset = chosen.dataset;
+    runs.intervention,
+    runs.metric,
+    runs.clean,
+    runs.corrupted,
+    runs.n_examples,
+    runs.baseline,
+    runs.model AS model_id,
+    runs.dataset
+FROM runs
+LEFT JOIN models ON models.model = runs.model
+LEFT JOIN datasets ON datasets.dataset = runs.dataset;
 
 -- Every circuit that was evaluated: a row per model, task, method, options, algorithm, metric, size.
 --   model               name of the model
@@ -70,7 +65,8 @@ LEFT JOIN datasets ON datasets.dataset = chosen.dataset;
 --   corrupted           mean of the metric of the whole model on corrupted inputs
 --   faithfulness        (mean - corrupted) / (clean - corrupted)
 --   n_examples          examples evaluated
---   evaluation, circuit, scores, model_id, dataset  ids
+--   dtype               the model's dtype when its edges were scored
+--   evaluation, circuit, scores, baseline, model_id, dataset  ids
 CREATE VIEW benchmark AS
 SELECT
     attributions.model,
@@ -97,20 +93,18 @@ SELECT
     clean_and_corrupted.corrupted,
     evaluations.faithfulness,
     evaluations.n_examples,
+    attributions.dtype,
     evaluations.evaluation,
     evaluations.circuit,
     circuits.scores,
+    evaluations.baseline,
     evaluations.model AS model_id,
     evaluations.dataset
 FROM evaluations
 JOIN circuits ON circuits.circuit = evaluations.circuit
 LEFT JOIN attributions ON attributions.scores = circuits.scores
 LEFT JOIN datasets ON datasets.dataset = evaluations.dataset
-LEFT JOIN clean_and_corrupted
-    ON clean_and_corrupted.model_id = evaluations.model
-    AND clean_and_corrupted.dataset = evaluations.dataset
-    AND clean_and_corrupted.metric = evaluations.metric
-    AND clean_and_corrupted.intervention = coalesce(attributions.intervention, 'patching');
+LEFT JOIN clean_and_corrupted ON clean_and_corrupted.baseline = evaluations.baseline;
 
 -- One number for all sizes: a row per set of scores, extraction, evaluation dataset and metric.
 --
@@ -146,6 +140,7 @@ LEFT JOIN clean_and_corrupted
 --   seconds             wall time of the attribution, its shards included
 --   peak_bytes          the most memory the attribution took
 --   device              where the attribution ran
+--   dtype               the model's dtype
 --   n_examples          examples scored
 --   n_evaluated         examples evaluated
 --   scores, model_id, dataset  ids
@@ -209,6 +204,7 @@ SELECT
     attributions.seconds,
     attributions.peak_bytes,
     attributions.device,
+    attributions.dtype,
     attributions.n_examples,
     areas.n_evaluated,
     areas.scores,
@@ -270,11 +266,6 @@ FROM example_values
 JOIN benchmark ON benchmark.evaluation = example_values.evaluation
 LEFT JOIN examples
     ON examples.dataset = benchmark.dataset AND examples.example_id = example_values.example_id
-LEFT JOIN clean_and_corrupted
-    ON clean_and_corrupted.model_id = benchmark.model_id
-    AND clean_and_corrupted.dataset = benchmark.dataset
-    AND clean_and_corrupted.metric = benchmark.metric
-    AND clean_and_corrupted.intervention = coalesce(benchmark.intervention, 'patching')
 LEFT JOIN model_values
-    ON model_values.baseline = clean_and_corrupted.baseline
+    ON model_values.baseline = benchmark.baseline
     AND model_values.example_id = example_values.example_id;

@@ -157,6 +157,7 @@ class EvaluationStage(Stage):
                     "standard_error": one.standard_error,
                     "faithfulness": faithfulness(one.mean, whole["clean"], whole["corrupted"]),
                     "n_examples": len(dataset),
+                    "baseline": self.baselines["baselines"].key,
                 }
             )
             values += [

@@ -196,6 +196,7 @@ def _circuits(
                 "evaluation": evaluation, "circuit": circuit, "model": model, "dataset": dataset,
                 "metric": "logit-diff", "mean": 0.0 if f is None else -1 + 4 * f,
                 "faithfulness": f, "n_examples": N_EXAMPLES,
+                "baseline": key_of("baseline", *cell.split(" · ")[:2]),
             }
         )  # fmt: skip
         values += [

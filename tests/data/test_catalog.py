@@ -153,6 +153,7 @@ def test_perfect_circuits_have_cpr_of_the_axis_and_no_cmd(tmp_path: Path) -> Non
             "evaluation": key_of(one["circuit"]), "circuit": one["circuit"],
             "model": key_of("tiny"), "dataset": key_of("ioi", "test"), "metric": "logit-diff",
             "mean": 3.0, "faithfulness": 1.0, "n_examples": 3,
+            "baseline": key_of("baseline", "tiny", "ioi"),
         }
         for one in circuits
     ]  # fmt: skip
