@@ -121,6 +121,17 @@ class PrivateServer:
         shutil.rmtree(self.home, ignore_errors=True)
 
 
+def is_reachable(url: str) -> bool:
+    """Whether something answers at a URL, be it with an error."""
+    try:
+        urllib.request.urlopen(url, timeout=20).close()
+    except urllib.error.HTTPError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 def _free_port() -> int:
     with closing(socket.socket()) as listener:
         listener.bind(("127.0.0.1", 0))

@@ -57,12 +57,16 @@ def _profiles() -> Path:
 
 @contextmanager
 def prefect_server() -> Iterator[None]:
-    """Run Prefect flows inside: on the user's own server, or on a private one that ends with it."""
+    """Run Prefect flows inside: on the user's own server, or on a private one that ends with it.
+
+    ServerError where the one does not answer, or the other does not start.
+    """
     from prefect.settings import temporary_settings
 
     from flows.server import PrivateServer
 
     if has_own_server():
+        _check_own_server()
         with temporary_settings(_WITHOUT_HEARTBEAT):
             yield
         return
@@ -77,6 +81,20 @@ def prefect_server() -> Iterator[None]:
                 _hand_in_events()
     finally:
         server.stop()
+
+
+def _check_own_server() -> None:
+    """ServerError if nothing answers where the user says that there is a server."""
+    from prefect.settings import PREFECT_API_URL
+
+    from flows.server import ServerError, is_reachable
+
+    url = os.environ.get("PREFECT_API_URL") or PREFECT_API_URL.value()
+    if not is_reachable(str(url)):
+        raise ServerError(
+            f"nothing answers at {url}, where PREFECT_API_URL says that your Prefect server is: "
+            f"start it (`prefect server start`), or unset PREFECT_API_URL to do without"
+        )
 
 
 def _hand_in_events() -> None:

@@ -122,6 +122,17 @@ def test_a_wrong_grid_lists_its_faults_before_any_work(tmp_path: Path):
     assert not (tmp_path / "store").exists()
 
 
+def test_a_prefect_server_that_does_not_answer_is_told_in_a_sentence(
+    speaker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "grid.yaml").write_text(f"models: [{speaker}]\ntasks: [ioi]\nmethods: [EAP]\n")
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    done = command("run", tmp_path / "grid.yaml", "--store", tmp_path / "store")
+    assert done.returncode == 2
+    assert "nothing answers at http://127.0.0.1:9/api" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_status_counts_stages_and_repeats_failures(store: Path):
     done = command("status", "--store", store)
     assert done.returncode == 0
