@@ -188,9 +188,9 @@ def _row(node: str) -> tuple[float, str]:
     if kind == "logits":
         return math.inf, "logits"
     layer = int(re.findall(r"\d+", node)[0])
-    return (
-        (layer, f"layer {layer} heads") if kind == "head" else (layer + 0.5, f"layer {layer} MLP")
-    )
+    if kind == "head":
+        return float(layer), f"layer {layer} heads"
+    return layer + 0.5, f"layer {layer} MLP"
 
 
 def _place(node: str) -> tuple[float, int]:

@@ -158,8 +158,8 @@ def test_a_share_of_the_edges_is_rounded_and_at_least_one():
     assert edges_for_share(graph, 0.001) == round(32.491)
     assert edges_for_share(graph, 0.5) == round(16_245.5)
     assert edges_for_share(graph, 1e-9) == 1
-    assert edges_for_share(graph, 1) == 32_491
-    for share in (0, -0.1, 1.01):
+    assert edges_for_share(graph, 1.0) == 32_491
+    for share in (0.0, -0.1, 1.01):
         with pytest.raises(ExtractionError, match=str(share)):
             edges_for_share(graph, share)
 

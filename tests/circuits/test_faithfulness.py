@@ -35,9 +35,9 @@ def test_areas_do_not_depend_on_the_order_of_the_sizes():
 
 def test_on_a_log_axis_every_factor_counts_alike():
     fractions = [0.001, 0.01, 0.1, 1.0]
-    assert cpr(fractions, [1, 1, 1, 1], axis="log") == pytest.approx(1.0)
-    assert cpr(fractions, [0, 0, 1, 1], axis="log") == pytest.approx(0.5)
-    assert cmd(fractions, [0, 0, 1, 1], axis="log") == pytest.approx(0.5)
+    assert cpr(fractions, [1.0, 1.0, 1.0, 1.0], axis="log") == pytest.approx(1.0)
+    assert cpr(fractions, [0.0, 0.0, 1.0, 1.0], axis="log") == pytest.approx(0.5)
+    assert cmd(fractions, [0.0, 0.0, 1.0, 1.0], axis="log") == pytest.approx(0.5)
     two = cpr([0.01, 1.0], [0.2, 0.6], axis="log")
     assert two == pytest.approx(0.4)
     assert math.isfinite(two)
