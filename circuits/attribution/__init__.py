@@ -100,7 +100,8 @@ def attribute_partial(
     total = PartialScores.zero(model.graph)
     plan = planned_bytes(model, len(path))
     for batch in batches(examples, model.device, memory_budget, plan, suffix_only=suffix_only):
-        scores = _score_batch(model, batch, options, path, first_example).double()
+        scores = _score_batch(model, batch, options, path, first_example)
+        scores = (scores.cpu() if model.device.type == "mps" else scores).double()
         total += PartialScores(
             model.graph,
             scores.sum(0).cpu().numpy(),
@@ -131,7 +132,8 @@ def _score_batch(
         def loss(logits: Float[Tensor, "batch vocab"]) -> Float[Tensor, " batch"]:
             clean_logits = logits.detach() if reference is None else reference
             values = options.metric.loss(logits, batch.answers, clean_logits)
-            _check_finite(values.detach(), batch, first_example, options, alpha)
+            place = f"step {list(weights).index(alpha) + 1} of {len(weights)} (α = {alpha:.4g})"
+            _check_finite(values.detach(), batch, first_example, options, place)
             return values
 
         weight = weights.get(alpha)
@@ -161,7 +163,7 @@ def _score_batch(
 
 
 def _check_finite(
-    values: Tensor, batch: Batch, first_example: int, options: Options, alpha: float
+    values: Tensor, batch: Batch, first_example: int, options: Options, place: str
 ) -> None:
     finite = values.isfinite()
     if finite.all():
@@ -169,6 +171,6 @@ def _check_finite(
     row = int((~finite).nonzero()[0])
     raise AttributionError(
         f"the metric {options.metric.name!r} is {float(values[row])} for example "
-        f"{first_example + batch.indices[row]} at α = {alpha:.4g} between the corrupted (0) "
-        f"and the clean (1) input"
+        f"{first_example + batch.indices[row]}, at {place} on the way from the corrupted to the "
+        f"clean input"
     )
