@@ -131,10 +131,9 @@ class EvaluationStage(Stage):
         graph = bench.graph(self.described["graphs"].key)
         circuits = bench.circuits(graph, self.circuits["circuits"].key)
         dataset = bench.dataset(self.dataset["examples"].key)
-        whole = {
-            row["run"]: row["mean"]
-            for row in bench.store.read("baselines", self.baselines["baselines"].key).to_pylist()
-        }
+        baseline = self.baselines["baselines"].key
+        rows = bench.store.read("baselines", baseline).to_pylist()
+        whole = {row["run"]: row["mean"] for row in rows}
         found = evaluate_many(
             bench.model(self.model),
             list(circuits.values()),
@@ -145,7 +144,7 @@ class EvaluationStage(Stage):
         evaluations, values = [], []
         for circuit, one in zip(circuits, found, strict=True):
             of = self.parameters | {"circuit": circuit, "dataset": dataset.name}
-            evaluation = stage_key("evaluation of a circuit", 1, of, {})
+            evaluation = stage_key("evaluation of a circuit", 1, of, {"baseline": baseline})
             evaluations.append(
                 {
                     "evaluation": evaluation,
