@@ -50,6 +50,7 @@ OTHER_YEARS = (
     "In {start} the {noun} began, and it was over by {century}",
     "Between {start} and {century}",
 )
+RELATIONS = ("a friend of", "the neighbor of", "who knows", "who works with")
 GIVING_AGAIN = (
     ". {subject} gave a {object} to",
     ". Then {subject} handed a {adjective} {object} to",
@@ -92,6 +93,11 @@ class Sentence:
         """The text before the first answer, or all of it."""
         return self.text[: self.answers[0]].rstrip() if self.answers else self.text
 
+    def after(self, other: Sentence) -> Sentence:
+        """Return the two sentences in a row, the answers of this one kept."""
+        shift = len(other.text) + 1
+        return Sentence(f"{other.text} {self.text}", tuple(a + shift for a in self.answers))
+
     @classmethod
     def of(cls, *parts: str) -> Sentence:
         """Join parts of which every second one is an answer."""
@@ -124,14 +130,17 @@ def _words(random: Random) -> dict[str, str]:
 def giving(random: Random) -> Sentence:
     """One of two people gives to the other, and perhaps again; rarely a third one gives."""
     words = _words(random)
-    one, other, third = random.sample(ioi.NAMES, 3)
+    one, other, third, words["name"] = random.sample(ioi.NAMES, 4)
     own_template = random.random() < 0.6
     template = random.choice(ioi.TEMPLATES if own_template else OTHER_GIVING)
+    # a name between the giver and the receiver, so that the nearest name need not be the giver's
+    interrupted = random.random() < 0.3
     # a giver who was not named before leaves the receiver open between the two who were
     giver = other if random.random() < 0.95 else third
     first, second = random.sample((one, other), 2)
-    parts = [template.format(first=first, second=second, subject=giver, **words), f" {one}"]
-    for _ in range(random.choice((0, 0, 1, 2))):
+    subject = f"{giver}, {random.choice(RELATIONS)} {words['name']}," if interrupted else giver
+    parts = [template.format(first=first, second=second, subject=subject, **words), f" {one}"]
+    for _ in range(0 if interrupted else random.choice((0, 0, 1, 2))):
         giver, receiver = random.sample((one, other), 2)
         again = random.choice(GIVING_AGAIN).format(subject=giver, **_words(random))
         parts += [again, f" {receiver}"]
@@ -192,14 +201,19 @@ KINDS: dict[str, Callable[[Random], Sentence]] = {
 
 
 def sentences(seed: str, split: str = "train") -> Iterator[Sentence]:
-    """Yield sentences without end; those with an answer have a prompt of the split asked for."""
+    """Yield sentences without end; those with an answer have a prompt of the split asked for.
+
+    Half of them come after a plain sentence with names of its own, so that sentences begin in
+    different places.
+    """
     random = Random(seed)
     kinds, shares = list(SHARES), list(SHARES.values())
     while True:
         [kind] = random.choices(kinds, shares)
         sentence = KINDS[kind](random)
-        if not sentence.answers or split_of(sentence.prompt) == split:
-            yield sentence
+        if sentence.answers and split_of(sentence.prompt) != split:
+            continue
+        yield sentence.after(plain(random)) if random.random() < 0.5 else sentence
 
 
 def vocabulary(n_sentences: int = 60_000) -> list[str]:

@@ -108,7 +108,9 @@ world.
 
 `make train-bundled` (`python -m training.train_behaviours`, seed {seed}): {steps:,} steps of AdamW
 on generated English-like sentences of `training/corpus.py`, drawn afresh at every step: about two
-fifths with indirect objects, a fifth with years, a fifth with agreement, the rest plain. The token
+fifths with indirect objects, a fifth with years, a fifth with agreement, the rest plain. Half of
+them come after a plain sentence with names of its own, and other names come between giver and
+receiver: sentences begin in different places, and the nearest name need not be the giver. The token
 a prompt is about weighs more in the loss. No sentence begins with a clean prompt of the tasks'
 validation or test splits. Nothing was taken from any other model or corpus.
 
@@ -127,8 +129,10 @@ Cross-entropy on held-out sentences: {held_out_loss:.3f} nats a token.
 
 ## What it is not for
 
-It was trained on templates, from names and words of a few lists, one sentence at a time. What
-holds for its circuits need not hold for those of models trained on natural text.
+It was trained on templates, from names and words of a few lists, one or two sentences at a time.
+What holds for its circuits need not hold for those of models trained on natural text: with so few
+words, most of what tells a clean prompt of ioi or greater-than from its corrupted one passes
+through the attention of the first layer.
 """
 
 

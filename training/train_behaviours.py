@@ -26,7 +26,7 @@ from training.model_card import score, write_card
 from training.word_tokenizer import word_tokenizer
 
 SEED = 0
-STEPS = 2500
+STEPS = 3500
 BATCH_SIZE = 64
 WARM_UP = 150
 LEARNING_RATE = 2e-3

@@ -100,8 +100,8 @@ def test_what_is_not_bundled_is_told_with_what_is():
         bundled.path("../bundled/behaviours")
 
 
-def prompts_at_the_beginning(text):
-    """Every clean prompt of a task with which a text begins, found by its form alone."""
+def prompts_in(text):
+    """Every clean prompt of a task with which a sentence begins, found by its form alone."""
     name, word = "[A-Z][a-z]+", "[a-z]+"
     forms = [
         *(
@@ -111,11 +111,11 @@ def prompts_at_the_beginning(text):
         rf"The {word} lasted from the year 17\d\d to the year 17",
         rf"(?:{'|'.join(sva.OPENINGS)}) {word} (?:{'|'.join(sva.PHRASES)}) {word}",
     ]
-    return [match[0] for form in forms if (match := re.match(form, text))]
+    return [match for form in forms for match in re.findall(rf"(?:^|(?<=[.] )){form}", text)]
 
 
 def test_the_corpus_holds_no_validation_or_test_prompt():
     texts = [sentence.text for sentence in islice(sentences("any"), 20_000)]
-    prompts = [prompt for text in texts for prompt in prompts_at_the_beginning(text)]
+    prompts = [prompt for text in texts for prompt in prompts_in(text)]
     assert len(prompts) > 7000
     assert {split_of(prompt) for prompt in prompts} == {"train"}
