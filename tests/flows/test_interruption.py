@@ -24,6 +24,7 @@ sizes: [0.1, 0.5, 1.0]
 shard_size: 1
 """
 N_SHARDS = 16
+pytestmark = pytest.mark.slow
 PATIENCE = 120.0
 
 
