@@ -30,7 +30,6 @@ _DENIED = {
     "python_enable_replacements": "false",
     "temp_directory": "",
 }
-_DIMENSIONS = ("models", "graphs", "edges", "nodes", "datasets", "examples", "methods")
 _HIDDEN = ("shards",)  # sums on the way to scores: their rows do not say of what
 _VIEW = re.compile(
     r"^-- (?P<description>[^\n]+)\n(?:--[^\n]*\n)*CREATE VIEW (?P<name>\w+)", re.MULTILINE
@@ -108,13 +107,17 @@ class Catalog:
 
 
 def _table_views() -> list[str]:
-    """A view for every table; rows of dimensions that several artifacts hold are there once."""
+    """A view for every table; rows that several artifacts hold are there once.
+
+    Ids name content, so a circuit of two lists of sizes, or a graph of two models, is stored twice.
+    The ids of scores are those of their only artifact.
+    """
     statements = []
     for table in TABLES.values():
         if table.name in _HIDDEN:
             continue
         key = ", ".join(table.key)
-        once = f"DISTINCT ON ({key}) *" if table.name in _DIMENSIONS else "*"
+        once = "*" if table.name == "scores" else f"DISTINCT ON ({key}) *"
         statements.append(f"CREATE VIEW {table.name} AS SELECT {once} FROM stored_{table.name}")
     return statements
 

@@ -180,9 +180,17 @@ CIRCUITS = _declare(
     ("absolute", FLAG, "whether edges were ranked by |score|"),
     ("size_asked?", REAL, "fraction of all edges asked for; null if none was"),
     ("edges_asked?", ID, "number of edges asked for; null if none was"),
+    ("threshold?", REAL, "least score asked for; null if none was"),
     ("n_edges", ID, "number of edges in it, after pruning"),
     ("n_nodes", ID, "number of nodes in it"),
     ("fraction", REAL, "achieved: n_edges over the graph's n_edges, in [0, 1]"),
+)  # fmt: skip
+
+EXTRACTIONS = _declare(
+    "extractions", "a circuit of an extraction: one rule and a list of sizes", "extraction circuit",
+    ("extraction", TEXT, "the extraction: what CPR and CMD are taken over"),
+    ("circuit", TEXT, "a circuit it gave; the same circuit may come from several"),
+    companion_of="circuits",
 )  # fmt: skip
 
 MEMBERS = _declare(
@@ -240,7 +248,8 @@ TABLES: Mapping[str, Table] = {
     table.name: table
     for table in (
         MODELS, GRAPHS, EDGES, NODES, DATASETS, EXAMPLES, METHODS,
-        SHARDS, SCORES, CIRCUITS, MEMBERS, EVALUATIONS, EXAMPLE_VALUES, BASELINES, BASELINE_VALUES,
+        SHARDS, SCORES, CIRCUITS, EXTRACTIONS, MEMBERS,
+        EVALUATIONS, EXAMPLE_VALUES, BASELINES, BASELINE_VALUES,
     )
 }  # fmt: skip
 

@@ -15,12 +15,17 @@ Row = dict[str, Any]
 
 def rows_of_run(catalog: Catalog, products: Iterable[Products]) -> list[Row]:
     """The leaderboard's rows of these cells, best first within a model, task and metric."""
-    scores = {one.scores["scores"].key for one in products if one.scores is not None}
+    mine = {
+        (found["circuits"].key, one.evaluated_on)
+        for one in products
+        for found in one.circuits
+        if found is not None
+    }
     rows = catalog.query(
         "SELECT * FROM leaderboard ORDER BY model, task, split, metric,"
         " cpr DESC NULLS LAST, method, algorithm, scores"
     ).to_pylist()
-    return [row for row in rows if row["scores"] in scores]
+    return [row for row in rows if (row["extraction"], row["dataset"]) in mine]
 
 
 def leaderboard_table(rows: list[Row]) -> Table:

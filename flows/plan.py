@@ -39,6 +39,7 @@ class Products:
     scores: Found | None
     circuits: tuple[Found | None, ...]
     evaluations: tuple[Found | None, ...]
+    evaluated_on: str | None  # the id of the dataset
 
     @property
     def complete(self) -> bool:
@@ -112,7 +113,8 @@ def walk(cell: Cell, config: GridConfig, bench: Workbench, identities: Identitie
         for judge, whole in zip(judges, wholes, strict=True)
         for rule, found in zip(config.extraction, circuits, strict=True)
     )
-    return Products(scores, circuits, evaluations)
+    evaluated_on = None if test is None else bench.dataset(test["examples"].key).name
+    return Products(scores, circuits, evaluations, evaluated_on)
 
 
 def make_plan(config: GridConfig, bench: Workbench, identities: Identities) -> Plan:

@@ -121,6 +121,7 @@ LEFT JOIN edges ON edges.graph = ranked.graph AND edges.edge_id = ranked.edge_id
 --   absolute     whether edges were ranked by |score|
 --   size_asked   fraction of the edges asked for
 --   edges_asked  number of edges asked for
+--   threshold    least score asked for
 --   fraction     fraction of the edges achieved after pruning
 --   n_edges      edges in it
 --   n_nodes      nodes in it
@@ -138,6 +139,7 @@ SELECT
     circuits.absolute,
     circuits.size_asked,
     circuits.edges_asked,
+    circuits.threshold,
     circuits.fraction,
     circuits.n_edges,
     circuits.n_nodes,

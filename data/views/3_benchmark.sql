@@ -56,6 +56,7 @@ LEFT JOIN datasets ON datasets.dataset = runs.dataset;
 --   metric              metric it was evaluated by
 --   size_asked          fraction of the edges asked for
 --   edges_asked         number of edges asked for
+--   threshold           least score asked for
 --   fraction            fraction of the edges achieved after pruning
 --   n_edges             edges in it
 --   n_nodes             nodes in it
@@ -84,6 +85,7 @@ SELECT
     evaluations.metric,
     circuits.size_asked,
     circuits.edges_asked,
+    circuits.threshold,
     circuits.fraction,
     circuits.n_edges,
     circuits.n_nodes,
@@ -106,7 +108,8 @@ LEFT JOIN attributions ON attributions.scores = circuits.scores
 LEFT JOIN datasets ON datasets.dataset = evaluations.dataset
 LEFT JOIN clean_and_corrupted ON clean_and_corrupted.baseline = evaluations.baseline;
 
--- One number for all sizes: a row per set of scores, extraction, evaluation dataset and metric.
+-- One number for all sizes: a row per extraction (one rule over one list of sizes), evaluation
+-- dataset and metric.
 --
 -- With f the faithfulness and k the fraction of edges achieved, by the trapezoid rule over the
 -- sizes evaluated, from the smallest to the largest k and no further:
@@ -143,27 +146,29 @@ LEFT JOIN clean_and_corrupted ON clean_and_corrupted.baseline = evaluations.base
 --   dtype               the model's dtype
 --   n_examples          examples scored
 --   n_evaluated         examples evaluated
---   scores, model_id, dataset  ids
+--   scores, extraction, model_id, dataset  ids
 CREATE VIEW leaderboard AS
 WITH points AS (
     SELECT
-        *,
+        benchmark.*,
+        extractions.extraction,
         CASE WHEN NOT isnan(faithfulness) THEN faithfulness END AS f,
         lag(f) OVER along AS f_before,
         lag(fraction) OVER along AS k_before,
         fraction - k_before AS step,
         CASE WHEN k_before > 0 THEN ln(fraction / k_before) END AS log_step
     FROM benchmark
+    JOIN extractions ON extractions.circuit = benchmark.circuit
     WINDOW along AS (
-        PARTITION BY scores, algorithm, absolute, dataset, metric
-        ORDER BY fraction, size_asked, edges_asked, circuit
+        PARTITION BY extraction, dataset, metric
+        ORDER BY fraction, size_asked, edges_asked, benchmark.circuit
     )
 ),
 areas AS (
     SELECT
-        scores, algorithm, absolute, dataset, metric,
+        extraction, dataset, metric,
         any_value(COLUMNS([
-            'model', 'task', 'split', 'found_on', 'method', 'steps', 'quadrature', 'level',
+            'scores', 'algorithm', 'absolute', 'model', 'task', 'split', 'found_on', 'method', 'steps', 'quadrature', 'level',
             'intervention', 'attribution_metric', 'model_id'
         ])),
         count(*) AS n_sizes,
@@ -178,7 +183,7 @@ areas AS (
         sum(log_step * (f + f_before) / 2) AS f_log_area,
         sum(log_step * (abs(1 - f) + abs(1 - f_before)) / 2) AS gap_log_area
     FROM points
-    GROUP BY scores, algorithm, absolute, dataset, metric
+    GROUP BY extraction, dataset, metric
 )
 SELECT
     areas.model,
@@ -208,6 +213,7 @@ SELECT
     attributions.n_examples,
     areas.n_evaluated,
     areas.scores,
+    areas.extraction,
     areas.model_id,
     areas.dataset
 FROM areas

@@ -80,4 +80,9 @@ class CircuitsStage(Stage):
             )
             kept = edge_values(graph, found.mask).nonzero()[0].tolist()
             members += [{"circuit": circuit, "edge_id": edge} for edge in kept]
-        return {"circuits": rows_of("circuits", circuits), "members": rows_of("members", members)}
+        belongs = [{"extraction": self.key, "circuit": one["circuit"]} for one in circuits]
+        return {
+            "circuits": rows_of("circuits", circuits),
+            "extractions": rows_of("extractions", belongs),
+            "members": rows_of("members", members),
+        }

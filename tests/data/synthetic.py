@@ -208,6 +208,10 @@ def _circuits(
     # in another order than that of their sizes
     tables = {
         "circuits": rows_of("circuits", circuits[::-1]),
+        "extractions": rows_of(
+            "extractions",
+            [{"extraction": key_of("circuits", cell), "circuit": c["circuit"]} for c in circuits],
+        ),
         "members": rows_of("members", members),
     }
     made.store.write_all(key_of("circuits", cell), tables, provenance("circuits", cell, 0.1))

@@ -159,9 +159,13 @@ def test_perfect_circuits_have_cpr_of_the_axis_and_no_cmd(tmp_path: Path) -> Non
     ]  # fmt: skip
     about = provenance("circuits", "perfect", 0.1)
     members = members_table(key_of("perfect", 1.0), range(N_EDGES))
-    made.store.write_all(
-        key_of("perfect"), {"circuits": rows_of("circuits", circuits), "members": members}, about
-    )
+    belongs = [{"extraction": key_of("perfect"), "circuit": one["circuit"]} for one in circuits]
+    tables = {
+        "circuits": rows_of("circuits", circuits),
+        "extractions": rows_of("extractions", belongs),
+        "members": members,
+    }
+    made.store.write_all(key_of("perfect"), tables, about)
     tables = {
         "evaluations": rows_of("evaluations", evaluations),
         "example_values": rows_of("example_values", []),
@@ -175,6 +179,31 @@ def test_perfect_circuits_have_cpr_of_the_axis_and_no_cmd(tmp_path: Path) -> Non
     assert [row[name] for name in ("cpr", "cmd", "log_cpr", "log_cmd")] == pytest.approx(
         [0.9, 0, 1, 0]
     )
+
+
+def test_a_circuit_of_two_lists_of_sizes_counts_once_in_each(tmp_path: Path) -> None:
+    made = build(Store.open(tmp_path))
+    before = Catalog(made.store)
+    benchmark = before.query("SELECT * FROM benchmark ORDER BY ALL").to_pylist()
+    first = next(made.store.artifacts("circuits"))
+    circuits = made.store.read("circuits", first.key).to_pylist()[:2]
+    kept = {one["circuit"] for one in circuits}
+    members = made.store.read("members", first.key).to_pylist()
+    tables = {
+        "circuits": rows_of("circuits", circuits),
+        "extractions": rows_of(
+            "extractions", [{"extraction": key_of("two"), "circuit": one} for one in kept]
+        ),
+        "members": rows_of("members", [row for row in members if row["circuit"] in kept]),
+    }
+    made.store.write_all(key_of("two"), tables, provenance("circuits", "two", 0.1))
+    after = Catalog(made.store)
+    assert after.query("SELECT * FROM benchmark ORDER BY ALL").to_pylist() == benchmark
+    (row,) = after.query(
+        "SELECT * FROM leaderboard WHERE extraction = $key", key=key_of("two")
+    ).to_pylist()
+    assert row["n_sizes"] == 2
+    assert after.query("leaderboard").num_rows == before.query("leaderboard").num_rows + 1
 
 
 def test_edges_are_ranked_by_magnitude_with_nan_last(made: Synthetic, catalog: Catalog) -> None:
@@ -228,7 +257,8 @@ def test_stages_are_done_or_failed(tmp_path: Path) -> None:
     store.write(
         "members", key_of(1), members_table(key_of(1), []), provenance("circuits", "ioi", 2.0)
     )
-    store.write("circuits", key_of(1), rows_of("circuits", []), provenance("circuits", "ioi", 2.0))
+    for kind in ("extractions", "circuits"):
+        store.write(kind, key_of(1), rows_of(kind, []), provenance("circuits", "ioi", 2.0))
     store.record_failure(key_of(2), "scores", "sva", "The metric is NaN.")
     store.save_grid(
         "demo",
@@ -242,7 +272,7 @@ def test_stages_are_done_or_failed(tmp_path: Path) -> None:
     stages = {row["key"]: row for row in catalog.query("stages").to_pylist()}
     done, failed = stages[key_of(1)], stages[key_of(2)]
     assert (done["stage"], done["cell"], done["status"]) == ("circuits", "ioi", "done")
-    assert (done["kinds"], done["error"]) == ("circuits, members", None)
+    assert (done["kinds"], done["error"]) == ("circuits, extractions, members", None)
     assert (failed["stage"], failed["cell"], failed["status"]) == ("scores", "sva", "failed")
     assert (failed["kinds"], failed["error"]) == (None, "The metric is NaN.")
     planned = catalog.query("SELECT status, error FROM grid_stages ORDER BY position").to_pylist()

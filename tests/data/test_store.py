@@ -63,8 +63,11 @@ def test_companions_are_published_before_their_primary_and_complete_it(tmp_path:
     circuits = rows_of("circuits", [])
     store.write("circuits", KEY, circuits, ABOUT)
     assert store.complete("circuits", KEY) is None
-    written = store.write_all(KEY, {"circuits": circuits, "members": ROWS}, ABOUT)
-    assert list(written) == ["members", "circuits"]
+    belongs = rows_of("extractions", [])
+    tables = {"circuits": circuits, "members": ROWS, "extractions": belongs}
+    written = store.write_all(KEY, tables, ABOUT)
+    assert sorted(written) == ["circuits", "extractions", "members"]
+    assert list(written)[-1] == "circuits"
     assert store.complete("circuits", KEY) == written["circuits"]
 
 
