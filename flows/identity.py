@@ -7,7 +7,9 @@ one prompt or one row changes everything that depends on it. Nothing is loaded o
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -83,9 +85,17 @@ def _digest_of_file(task: TaskChoice) -> str:
 
 
 def _digest_of_pairs(task: TaskChoice) -> str:
-    """A task's pairs are many: 256 of them, spread evenly, and their number stand for all."""
-    pairs = get_task(task.source).pairs()
+    """The file that defines a task, and 256 of its pairs, spread evenly, for what that file reads.
+
+    The pairs may be millions. Drawing examples anew is cheap, and where they come out the same,
+    nothing that depends on them is computed again.
+    """
+    define = get_task(task.source).pairs
+    pairs = define()
     step = max(1, len(pairs) // _SAMPLED_PAIRS)
     sample = [pairs[i] for i in range(0, len(pairs), step)]
     rows = [asdict(pair) if pair is not None else None for pair in sample]
-    return hashlib.sha256(json.dumps([len(pairs), rows]).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps([len(pairs), rows]).encode())
+    with suppress(OSError, TypeError):  # a task of a notebook has no file
+        digest.update(Path(inspect.getfile(define)).read_bytes())
+    return digest.hexdigest()

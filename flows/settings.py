@@ -1,4 +1,4 @@
-"""Prefect as this project uses it, so that nobody has to set anything by hand.
+"""Prefect, and torch's threads, as runs use them, so that nobody has to set anything by hand.
 
 `prepare` must run before the first `import prefect`. It only fills in what the user left open: no
 telemetry, no log lines in the terminal, no extra files. `prefect_server` then gives a run its
@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _CLIENT_SETTINGS = {
+    "OMP_WAIT_POLICY": "PASSIVE",  # torch's threads must not spin on cores that others need
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_LOGGING_SETTINGS_PATH": str(Path(__file__).with_name("prefect_logging.yaml")),
