@@ -30,6 +30,11 @@ Attend = Callable[
 ]
 
 
+def at_least_float32(value: Tensor) -> Tensor:
+    """Half precision as float32; float32 and float64 as they are."""
+    return value.float() if value.dtype.itemsize < 4 else value
+
+
 @dataclass(frozen=True)
 class Architecture:
     """The sizes and the wiring of one model."""

@@ -96,18 +96,17 @@ def batches(
 
     `bytes_of(n_examples, n_prefix, longest)` says what a batch takes.
     """
-    order = sorted(
-        range(len(examples)),
-        key=lambda i: (examples[i].shared_prefix, examples[i].length),
-    )
+    prefixes = [shared_prefix([example]) if suffix_only else 0 for example in examples]
+    lengths = [example.length for example in examples]
+    order = sorted(range(len(examples)), key=lambda i: (prefixes[i], lengths[i]))
     current: list[int] = []
-    for index in order:
-        wider = [examples[i] for i in [*current, index]]
-        n_prefix = shared_prefix(wider) if suffix_only else 0
-        longest = max(example.length for example in wider)
-        if current and bytes_of(len(wider), n_prefix, longest) > memory_budget:
+    longest = 0
+    for index in order:  # the first of a batch has its shortest prefix
+        n_prefix = prefixes[current[0] if current else index]
+        longest = max(longest, lengths[index])
+        if current and bytes_of(len(current) + 1, n_prefix, longest) > memory_budget:
             yield make_batch(examples, current, device, suffix_only=suffix_only)
-            current = []
+            current, longest = [], lengths[index]
         current.append(index)
     if current:
         yield make_batch(examples, current, device, suffix_only=suffix_only)

@@ -25,6 +25,7 @@ from einops import einsum
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from circuits.architecture import at_least_float32
 from circuits.batching import DEFAULT_MEMORY_BUDGET, BytesOf, batches, check_examples
 from circuits.circuit import Circuit
 from circuits.errors import EvaluationError
@@ -128,7 +129,7 @@ def evaluate_many(
         corrupted = recorder.record_state(batch.corrupted)
 
         def measured(logits: Tensor, what: str) -> Values:
-            found = measure(logits, batch.answers, clean.logits).double().cpu().numpy()  # noqa: B023
+            found = measure(logits, batch.answers, clean.logits).detach().cpu().double().numpy()  # noqa: B023
             if not np.isfinite(found).all():
                 row = int(np.flatnonzero(~np.isfinite(found))[0])
                 raise EvaluationError(
@@ -177,8 +178,9 @@ class CircuitRun:
         self.writes = mask.any(dim=1).tolist()
         self.changed: list[int] = []  # writers that differ from the corrupted run, in order
         shape = (sum(self.writes), *corrupted.embedding.shape)
-        self.changes = corrupted.embedding.new_empty(shape)  # z̃_u − z'_u of those writers
-        self._write([0], (clean_embedding - corrupted.embedding)[None])
+        # z̃_u − z'_u of those writers; sums of many small changes need float32 at least
+        self.changes = at_least_float32(corrupted.embedding).new_empty(shape)
+        self._write([0], _difference(clean_embedding, corrupted.embedding)[None])
 
     @torch.no_grad()
     def logits(self) -> Float[Tensor, "batch vocab"]:
@@ -191,9 +193,8 @@ class CircuitRun:
         read = self._read([self.graph.n_readers - 1])
         if read is not None:
             changes = self.changes[: len(self.changed), rows, self.batch.last]
-            stream = stream + einsum(
-                read[0], changes, "writer, writer batch d_model -> batch d_model"
-            )
+            change = einsum(read[0], changes, "writer, writer batch d_model -> batch d_model")
+            stream = (stream + change).to(self.model.dtype)
         return self.model.logits(stream)
 
     def _run_heads(self, index: int, state: LayerState) -> None:
@@ -227,8 +228,8 @@ class CircuitRun:
                 inputs[kind] = torch.cat([before, inputs[kind]], dim=1)
         z = layer.attend(inputs["q"], inputs["k"], inputs["v"])
         changes = einsum(
-            z - state.heads[:, :, active],
-            layer.output[active],
+            _difference(z, state.heads[:, :, active]),
+            at_least_float32(layer.output[active]),
             "batch pos head d_head, head d_head d_model -> head batch pos d_model",
         )
         self._write([first + h for h in active], changes)
@@ -241,7 +242,8 @@ class CircuitRun:
             return
         layer = self.model.layers[index]
         stream = self._streams(state.stream_of_mlp, read)[0]
-        self._write([writer], (layer.mlp(layer.norm_of_mlp(stream)) - state.mlp)[None])
+        output = layer.mlp(layer.norm_of_mlp(stream))
+        self._write([writer], _difference(output, state.mlp)[None])
 
     def _write(
         self, writers: list[int], changes: Float[Tensor, "writers batch pos d_model"]
@@ -265,15 +267,21 @@ class CircuitRun:
     def _streams(
         self, corrupted: Float[Tensor, "batch pos d_model"], read: Float[Tensor, "readers changed"]
     ) -> Float[Tensor, "readers batch pos d_model"]:
-        changes = self.changes[: len(self.changed)]
-        return corrupted + einsum(
-            read, changes, "reader writer, writer batch pos d_model -> reader batch pos d_model"
+        changes = einsum(
+            read,
+            self.changes[: len(self.changed)],
+            "reader writer, writer batch pos d_model -> reader batch pos d_model",
         )
+        return (changes + corrupted).to(self.model.dtype)
+
+
+def _difference(now: Tensor, corrupted: Tensor) -> Tensor:
+    return at_least_float32(now) - at_least_float32(corrupted)
 
 
 def _planned_bytes(model: Model) -> BytesOf:
     a = model.architecture
-    graph, item = a.graph, torch.empty((), dtype=model.dtype).element_size()
+    graph, item = a.graph, max(4, model.dtype.itemsize)
 
     def bytes_of(n_examples: int, n_prefix: int, longest: int) -> int:
         pos = longest - n_prefix

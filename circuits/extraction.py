@@ -3,7 +3,7 @@
 - `top_n` keeps the n best edges of the graph, wherever they are.
 - `threshold` keeps every edge that scores at least t.
 - `greedy` grows the circuit from the logits: always the best edge whose reader is already in it
-  (Hanna et al. 2024, arXiv:2403.17806, §2).
+  (Hanna et al. 2024, arXiv:2403.17806).
 
 "Best" is by |score|, or by the signed score where `absolute=False`. Ties go to the edge that comes
 first in edge order, so results repeat. Edges without a score (NaN) are never taken. Every circuit

@@ -1,10 +1,10 @@
 """From metric values to one number a circuit, and to one number a method.
 
 Faithfulness places a circuit between the empty circuit (0) and the whole model (1):
-`f(C) = (m(C) − m(∅)) / (m(N) − m(∅))` (Wang et al. 2022, arXiv:2211.00593, §4; normalised as in
+`f(C) = (m(C) − m(∅)) / (m(N) − m(∅))` (Wang et al. 2022, arXiv:2211.00593; normalised as in
 Hanna et al. 2024, arXiv:2403.17806). Over circuits of several sizes k, as fractions of the edges,
 `CPR = ∫ f dk` rewards performance and `CMD = ∫ |1 − f| dk` measures the distance from the model
-(Mueller et al. 2025, arXiv:2504.13151, §3).
+(Mueller et al. 2025, arXiv:2504.13151).
 """
 
 from __future__ import annotations

@@ -203,7 +203,11 @@ def _device(device: str) -> torch.device:
     try:
         chosen = torch.device(device)
     except RuntimeError:
-        raise ModelError(f"there is no device {device!r}: use auto, cpu, cuda or cuda:N") from None
+        raise ModelError(
+            f"there is no device {device!r}: use auto, cpu, cuda, cuda:N or mps"
+        ) from None
+    if chosen.type == "mps" and not torch.backends.mps.is_available():
+        raise ModelError("the device 'mps' is not there on this machine: use auto or cpu")
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise ModelError(
             f"the device {device!r} is not there: torch sees {torch.cuda.device_count()} CUDA "

@@ -24,18 +24,13 @@ from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.architecture import Layer
+from circuits.architecture import Layer, at_least_float32
 from circuits.batching import Batch, BytesOf
 from circuits.graph import HEAD_INPUTS
 from circuits.model import Model
 from circuits.recording import Contributions, Gradients
 
 WriterChanges = Float[Tensor, "batch writers pos d_model"]
-
-
-def at_least_float32(value: Tensor) -> Tensor:
-    """Half precision as float32; float32 and float64 as they are."""
-    return value.float() if value.dtype.itemsize < 4 else value
 
 
 class ReaderGradients:
@@ -60,7 +55,7 @@ class ReaderGradients:
             over = weight / scale[..., None]
             linear, gradient = [], []
             for kind in HEAD_INPUTS:
-                constant = at_least_float32(constant_part(layer, kind))
+                constant = constant_part(layer, kind)
                 linear.append(at_least_float32(found.projections[kind]) - constant)
                 gradient.append(at_least_float32(found.heads[kind]))
             g = torch.stack(gradient, dim=2)
@@ -127,11 +122,15 @@ class ReaderGradients:
 
 def constant_part(layer: Layer, kind: str) -> Float[Tensor, "heads d_head"]:
     """What a projection puts out for x̂ = 0: its own bias and the norm's bias seen through it."""
-    constant = layer.biases[kind]
+    constant = at_least_float32(layer.biases[kind])
     norm = layer.norm_of_heads
     if norm.bias is None:
         return constant
-    through = einsum(norm.bias, layer.weights[kind], "d_model, head d_model d_head -> head d_head")
+    through = einsum(
+        at_least_float32(norm.bias),
+        at_least_float32(layer.weights[kind]),
+        "d_model, head d_model d_head -> head d_head",
+    )
     return constant + through
 
 
@@ -176,7 +175,7 @@ def planned_bytes(model: Model, points: int) -> BytesOf:
     """What scoring a batch takes at its peak, by number of examples, prefix and longest prompt."""
     a = model.architecture
     graph = a.graph
-    item = max(4, torch.empty((), dtype=model.dtype).element_size())
+    item = max(4, model.dtype.itemsize)
 
     def bytes_of(n_examples: int, n_prefix: int, longest: int) -> int:
         pos = longest - n_prefix

@@ -186,14 +186,16 @@ class Recorder:
         self, tokens: Int[Tensor, "batch pos"], hooks: list[tuple[str, Callable]]
     ) -> Float[Tensor, "batch vocab"]:
         """The logits at the answer positions; no other position is unembedded."""
-        positions, row = torch.unique(self.batch.last, return_inverse=True)
+
+        def keep_answers(value: Tensor, hook: object) -> Tensor:
+            return value[self.batch.rows, self.batch.last][:, None]
+
         logits = self.model.bridge.run_with_hooks(
             tokens,
-            fwd_hooks=hooks,
+            fwd_hooks=[*hooks, ("unembed.hook_in", keep_answers)],
             past_key_values=self._cache(),
-            logits_to_keep=positions,
         )
-        return logits[self.batch.rows, row]
+        return logits[:, 0]
 
     def _run_prefix(self) -> list[tuple[Tensor, Tensor]]:
         """The keys and values of the shared prefix, one pair a layer; empty if there is none."""

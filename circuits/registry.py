@@ -1,4 +1,4 @@
-"""Names for things that people add to: methods, quadrature rules, extraction algorithms."""
+"""Names for things that people add to: attribution methods and quadrature rules."""
 
 from __future__ import annotations
 

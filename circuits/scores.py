@@ -56,7 +56,7 @@ class Scores:
         return greedy(self, n, absolute)
 
     def threshold(self, value: float, absolute: bool = True) -> Circuit:
-        """The circuit of all edges that score `value`; see `circuits.extraction.threshold`."""
+        """The circuit of edges that score at least `value`; see `circuits.extraction.threshold`."""
         from circuits.extraction import threshold
 
         return threshold(self, value, absolute)

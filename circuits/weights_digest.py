@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,7 +98,13 @@ def _tensors(directory: Path, name: str, family: Family) -> Iterator[tuple[str, 
     import torch
 
     for file in files:
-        state = torch.load(file, map_location="cpu", weights_only=True)
+        try:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+            raise ModelError(
+                f"the weights file {file.name} of the model {name!r} is damaged or holds more than "
+                f"weights ({str(error).splitlines()[0]}): fetch or save it again"
+            ) from None
         for tensor, value in state.items():
             raw = value.contiguous().flatten().view(torch.uint8).numpy().tobytes()
             header = f"{_DTYPE_NAMES.get(str(value.dtype), value.dtype)} {list(value.shape)}"

@@ -55,9 +55,9 @@ def attribute(
 ) -> Scores:
     """Score every edge: the mean over the dataset's examples, with its standard error.
 
-    `steps` and `quadrature` belong to methods that integrate along a path (default: 5 points of
-    Gauss–Legendre). `memory_budget` is in bytes, and bounds what is held beside the model. Raises
-    `AttributionError` for an unknown method, a combination it does not take, or a metric that is
+    `steps` and `quadrature` belong to methods that integrate along a path (default: 5 points by
+    the midpoint rule). `memory_budget` is in bytes, and bounds what is held beside the model.
+    Raises `AttributionError` for an unknown method, a combination it does not take, or a metric that is
     not finite, and `CircuitError` for examples the model cannot take.
     """
     return attribute_partial(
@@ -125,7 +125,9 @@ def _score_batch(
     """
     recorder = Recorder(model, batch)
     gradients = ReaderGradients(model, batch)
-    weights = dict(path)
+    weights: dict[float, float] = {}
+    for alpha, weight in path:
+        weights[alpha] = weights.get(alpha, 0.0) + weight
     reference: Tensor | None = None
 
     def run(tokens: Tensor, alpha: float, embedding: Tensor | None = None) -> Contributions:

@@ -1,5 +1,5 @@
 r"""Clean-corrupted: the mean of the gradients at both ends of the path (Hanna et al. 2024,
-arXiv:2403.17806, §4; the trapezoid rule on its two ends).
+arXiv:2403.17806; the trapezoid rule on its two ends).
 
     score(u → v) = Σ_pos Δ_u · ½ (∂L/∂x_v at the clean input + ∂L/∂x_v at the corrupted input)
 

@@ -1,4 +1,4 @@
-r"""EAP: edge attribution patching (Syed, Rager, Conmy 2023, arXiv:2310.10348, §3).
+r"""EAP: edge attribution patching (Syed, Rager, Conmy 2023, arXiv:2310.10348).
 
     score(u → v) = Σ_pos Δ_u · ∂L/∂x_v  at the clean input,
 

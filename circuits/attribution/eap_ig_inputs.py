@@ -1,5 +1,5 @@
 r"""EAP-IG-inputs: integrated gradients along the input embeddings (Hanna, Pezzelle, Belinkov 2024,
-arXiv:2403.17806, §3; integrated gradients: Sundararajan et al. 2017, arXiv:1703.01365, eq. 1).
+arXiv:2403.17806; integrated gradients: Sundararajan et al. 2017, arXiv:1703.01365, eq. 1).
 
     score(u → v) = Σ_pos Δ_u · ∫₀¹ ∂L/∂x_v at e(α) dα,   e(α) = e' + α (e − e'),
 
@@ -16,7 +16,7 @@ from circuits.quadrature import quadrature
 
 
 @attribution_method(
-    "EAP-IG-inputs", takes_steps=True, defaults={"steps": 5, "quadrature": "gauss-legendre"}
+    "EAP-IG-inputs", takes_steps=True, defaults={"steps": 5, "quadrature": "midpoint"}
 )
 def eap_ig_inputs(options: Options) -> GradientPath:
     """The gradients at the points of the quadrature rule."""

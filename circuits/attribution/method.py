@@ -1,4 +1,4 @@
-"""What an attribution method is: a name, what it accepts, and how it scores a batch."""
+"""What an attribution method is: a name, what it accepts, and where it takes its gradients."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GradientPath = tuple[
     tuple[float, float], ...
 ]  # (α, weight): where gradients are taken, how they count
 
-LEVELS = ("edge",)
+
 INTERVENTIONS = ("patching",)
 
 
