@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 .PHONY: help install demo test test-fast check format bench train-bundled clean
 
 help:
-	@sed -n 's/^# //p' Makefile
+	@sed -n '1,2s/^# //p' Makefile
 	@echo "make bench   speed and memory, as ratios      make train-bundled   train the bundled model again"
 	@echo "make format  format and sort imports          make clean           remove what was built (not artifacts/)"
 
@@ -46,6 +46,7 @@ format: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.attribution
+	$(BIN)/python -m benchmarks.quadrature
 
 train-bundled: $(READY)
 	$(BIN)/python -m training.train_behaviours

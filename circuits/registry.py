@@ -31,7 +31,8 @@ class Registry(Generic[T]):
     def __getitem__(self, name: str) -> T:
         if name in self._entries:
             return self._entries[name]
-        near = difflib.get_close_matches(name, self._entries, n=1, cutoff=0.4)
+        begun = [known for known in self if known.lower().startswith(f"{name.lower()}-")]
+        near = begun or difflib.get_close_matches(name, self._entries, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(self)}"
         raise self.error(f"there is no {self.what} {name!r}: {hint}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from datetime import datetime
 from typing import Literal
 
 import pyarrow as pa
@@ -51,19 +52,41 @@ def show_rows(rows: pa.Table, form: Format, console: Console) -> None:
     elif form == "json":
         print(json.dumps(_finite(rows.to_pylist()), default=str, ensure_ascii=False, indent=1))
     else:
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for field in rows.schema:
-            number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
-            table.add_column(field.name, justify="right" if number else "left", overflow="fold")
-        for row in rows.to_pylist():
-            table.add_row(*(escape(_shown(value)) for value in row.values()))
-        console.print(table)
-        console.print(f"[dim]{rows.num_rows} rows[/]", highlight=False)
+        _show_table(rows, console)
+
+
+def _show_table(rows: pa.Table, console: Console) -> None:
+    """Rows for eyes: what is the same in all of them stands above, what is empty is left out."""
+    values = {name: rows[name].to_pylist() for name in rows.column_names}
+    same = {
+        name: column[0]
+        for name, column in values.items()
+        if rows.num_rows > 1 and all(value == column[0] for value in column)
+    }
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    varying = [field for field in rows.schema if field.name not in same]
+    for field in varying:
+        number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
+        table.add_column(
+            field.name,
+            justify="right" if number else "left",
+            overflow="fold",
+            no_wrap=number or pa.types.is_boolean(field.type),
+        )
+    for row in rows.to_pylist():
+        table.add_row(*(escape(_shown(row[field.name])) for field in varying))
+    said = [f"{name} {_shown(value)}" for name, value in same.items() if value is not None]
+    if said and varying:
+        console.print(escape(", ".join(said)), highlight=False, style="dim")
+    console.print(table)
+    console.print(f"[dim]{rows.num_rows} rows[/]", highlight=False)
 
 
 def _shown(value: object) -> str:
     if value is None:
         return "–"
+    if isinstance(value, datetime):
+        return value.isoformat(" ", "seconds")
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef"):

@@ -12,7 +12,7 @@ tasks:
 examples: {train: 64, evaluate: 64}     # for tasks that do not say; a file gives all it has
 methods:
   - EAP                         # short for {name: EAP}
-  - {name: EAP-IG-inputs, steps: 5, quadrature: gauss-legendre}
+  - {name: EAP-IG-inputs, steps: 5, quadrature: midpoint}
 extraction:                     # what turns scores into circuits
   - top-n                       # short for {name: top-n, absolute: true}
   - {name: greedy, absolute: false}
@@ -155,7 +155,8 @@ class TaskChoice(NamedSection):
 
     `train` and `evaluate` are numbers of examples; where they are absent, the grid's `examples`
     decide for a task, and a file gives all it has. `train_on` and `evaluate_on` name splits: train,
-    validation, test; for a file also `all`, or what its own column `split` says.
+    validation, test; for a file also `all`, or what its own column `split` says. `prepend_bos` puts
+    the tokenizer's first token, where it has one, in front of every prompt.
     """
 
     name: Word | None = None
@@ -168,6 +169,7 @@ class TaskChoice(NamedSection):
     seed: Annotated[StrictInt, Field(ge=0, lt=2**32)] = 0
     metric: Word | None = None
     judged_by: tuple[Word, ...] = ()
+    prepend_bos: StrictBool = True
 
     @field_validator("path")
     @classmethod

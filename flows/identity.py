@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +17,8 @@ from pathlib import Path
 from circuits.errors import CircuitError
 from flows.config import ModelChoice, TaskChoice
 from flows.errors import GridError
-from tasks import get_task
+from tasks import get_metric, get_task
+from tasks.rules import get_rule
 
 _SAMPLED_PAIRS = 256
 
@@ -75,6 +77,25 @@ def _identify_model(choice: ModelChoice, device: str) -> ModelIdentity:
         fingerprint=fingerprint(choice.name, choice.revision),
         tokenizer=tokenizer_fingerprint(choice.name, choice.revision),
     )
+
+
+def identify_metric(name: str) -> str:
+    """A metric's name, and where it is not one of this project's, the digest of its source."""
+    return name + _digest_of_source(get_metric(name).function)
+
+
+def identify_rule(name: str | None) -> str | None:
+    """A label rule's name, and where it is not one of this project's, the digest of its source."""
+    return None if name is None else name + _digest_of_source(get_rule(name))
+
+
+def _digest_of_source(function: Callable[..., object]) -> str:
+    if function.__module__.partition(".")[0] == "tasks":
+        return ""  # those change with the version of the stages
+    try:
+        return "@" + hashlib.sha256(inspect.getsource(function).encode()).hexdigest()
+    except (OSError, TypeError):  # written in a place that keeps no source
+        return ""
 
 
 def _digest_of_file(task: TaskChoice) -> str:

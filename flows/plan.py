@@ -41,11 +41,6 @@ class Products:
     evaluations: tuple[Found | None, ...]
     evaluated_on: str | None  # the id of the dataset
 
-    @property
-    def complete(self) -> bool:
-        """Whether nothing is missing."""
-        return None not in (self.scores, *self.circuits, *self.evaluations)
-
 
 @dataclass(frozen=True)
 class Plan:

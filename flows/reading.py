@@ -78,6 +78,9 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """`; did you mean …?` for the known word that is nearest, else the list of known words."""
     known = list(known)
     lowered = {name.lower(): name for name in known}
+    begun = [name for name in known if name.lower().startswith(f"{word.lower()}-")]
+    if len(begun) == 1:
+        return f"did you mean `{begun[0]}`?"
     close = difflib.get_close_matches(word.lower(), list(lowered), n=1, cutoff=0.5)
     if close:
         return f"did you mean `{lowered[close[0]]}`?"
@@ -145,6 +148,9 @@ def _faults_of_names(value: dict[str, Any], names: Vocabulary) -> Iterator[Fault
     """Words that no room knows. Works on a grid whose shape is wrong elsewhere."""
     for place, kind, word, known in _words(value, names):
         if word not in known:
+            if kind == "task" and Path(word).suffix.lower() in (".csv", ".jsonl", ".parquet"):
+                yield place, f"unknown task `{word[:60]}`; a file is written {{path: {word[:60]}}}"
+                continue
             yield place, f"unknown {kind} `{word[:60]}`; {nearest(word, known)}"
 
 

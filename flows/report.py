@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from rich.console import Console
@@ -30,8 +31,10 @@ def report(run: Run, console: Console, seconds: float) -> None:
             console.print(f"drawn     {_nearby(path)}", highlight=False, soft_wrap=True)
     except DrawingError as error:
         console.print(f"[yellow]no drawing:[/] {escape(str(error))}")
+    for line in _drops(run):
+        console.print(line, highlight=False, soft_wrap=True)
     where = f"--store {store.location.name}" if store.location.name != "artifacts" else ""
-    ask = f"circuit-grid query leaderboard {where}".strip()
+    ask = f"{_nearby(Path(sys.argv[0]).absolute())} query leaderboard {where}".strip()
     console.print(f"store     {store.location.name}", highlight=False, soft_wrap=True)
     console.print(f"ask       {ask}", highlight=False, soft_wrap=True)
     for damage in store.damaged:
@@ -52,6 +55,19 @@ def report(run: Run, console: Console, seconds: float) -> None:
         for failure in outcome.failures:
             console.print(f"  [red]✗[/] {escape(failure.cell.label)}", highlight=False)
             console.print(f"    {escape(failure.sentence)}", highlight=False, soft_wrap=True)
+
+
+def _drops(run: Run) -> list[str]:
+    """A line for every dataset from which pairs were dropped: how many, and why."""
+    lines = []
+    for dataset in run.bench.datasets_at_hand:
+        if dataset.dropped:
+            reasons = "; ".join(f"{n} × {reason}" for reason, n in sorted(dataset.dropped.items()))
+            lines.append(
+                f"dropped   {dataset.task}, split {dataset.split}: {sum(dataset.dropped.values())} "
+                f"pairs, {len(dataset)} used ({escape(reasons)})"
+            )
+    return lines
 
 
 def _nearby(path: Path) -> Path:

@@ -71,6 +71,11 @@ class Workbench:
             )
         return self._datasets[key]
 
+    @property
+    def datasets_at_hand(self) -> tuple[Dataset, ...]:
+        """The datasets that were fetched so far."""
+        return tuple(self._datasets.values())
+
     def graph(self, key: str) -> Graph:
         """The graph that is stored under a key."""
         if key not in self._graphs:

@@ -45,6 +45,12 @@ def generate(
     size = DEFAULT_SIZE if size is None else size
     examples: list[Example] = []
     dropped: Counter[str] = Counter()
+    n_pairs = len(task.pairs())
+    if size > n_pairs:
+        raise TaskError(
+            f"the task {task.name} makes {n_pairs} pairs in all its splits together, and {size} "
+            f"were asked for: ask for fewer"
+        )
     drawn = draw(task, split, seed)
     while len(examples) < size and (batch := list(islice(drawn, min(BATCH, size - len(examples))))):
         for example in aligner.align_all(batch):

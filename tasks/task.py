@@ -83,6 +83,10 @@ class Dataset:
     dropped: Mapping[str, int] = field(default_factory=dict, hash=False)
     task: str = ""
 
+    def __repr__(self) -> str:
+        dropped = f", {sum(self.dropped.values())} dropped" if self.dropped else ""
+        return f"Dataset({self.name!r}, {len(self)} examples{dropped})"
+
     def __len__(self) -> int:
         return len(self.examples)
 

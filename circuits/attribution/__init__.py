@@ -57,8 +57,8 @@ def attribute(
 
     `steps` and `quadrature` belong to methods that integrate along a path (default: 5 points by
     the midpoint rule). `memory_budget` is in bytes, and bounds what is held beside the model.
-    Raises `AttributionError` for an unknown method, a combination it does not take, or a metric that is
-    not finite, and `CircuitError` for examples the model cannot take.
+    Raises `AttributionError` for an unknown method, a combination it does not take, or a metric
+    that is not finite, and `CircuitError` for examples the model cannot take.
     """
     return attribute_partial(
         model,

@@ -8,5 +8,5 @@ SELECT
 FROM example_faithfulness
 WHERE ($task IS NULL OR task = $task)
     AND ($size IS NULL OR size_asked = CAST($size AS DOUBLE))
-ORDER BY abs(1 - faithfulness) DESC NULLS LAST, evaluation, example_id
+ORDER BY abs(value - clean) DESC, evaluation, example_id
 LIMIT CAST($n AS INTEGER);

@@ -10,7 +10,7 @@ from typing import Any
 from circuits.graph import Graph
 from data import stage_key
 from flows.config import MethodChoice, TaskChoice
-from flows.identity import ModelIdentity
+from flows.identity import ModelIdentity, identify_metric, identify_rule
 from flows.stages.stage import LEVEL, Rows, Stage, rows_of
 from flows.workbench import Workbench
 
@@ -76,12 +76,12 @@ class DatasetStage(Stage):
         return {
             "task": self.task.label,
             "content": self.content,
-            "rule": self.task.rule,
+            "rule": identify_rule(self.task.rule),
             "split": self.split,
             "size": self.size,
             "seed": self.task.seed,
             "tokenizer": self.tokenizer_of.tokenizer,
-            "prepend_bos": True,
+            "prepend_bos": self.task.prepend_bos,
         }
 
     @property
@@ -97,9 +97,15 @@ class DatasetStage(Stage):
         tokenizer = load_tokenizer(self.tokenizer_of.name, self.tokenizer_of.revision)
         source = Path(self.task.path) if self.task.path is not None else self.task.source
         drawn = load_dataset(
-            source, tokenizer, self.split, self.size, self.task.seed, rule=self.task.rule
+            source,
+            tokenizer,
+            self.split,
+            self.size,
+            self.task.seed,
+            self.task.rule,
+            self.task.prepend_bos,
         )
-        content = {"task": self.task.label, "split": self.split, "prepend_bos": True}
+        content = {"task": self.task.label, "split": self.split}
         # The id names the content: the same examples from another file are the same dataset.
         dataset = stage_key("examples", 1, content, {"examples": drawn.digest})
         about = {
@@ -146,13 +152,14 @@ class MethodStage(Stage):
             "intervention": self.method.intervention,
             "steps": self.method.steps,
             "quadrature": self.method.quadrature,
-            "metric": self.metric,
+            "metric": identify_metric(self.metric),
         }
 
     def build(self, bench: Workbench) -> Rows:
         """One row."""
         names = ("name", "level", "intervention", "steps", "quadrature", "metric")
-        about = {name: self.parameters[name] for name in names} | {"method": self.key}
+        about = {name: self.parameters[name] for name in names}
+        about |= {"method": self.key, "metric": self.metric}
         return {"methods": rows_of("methods", [about])}
 
 

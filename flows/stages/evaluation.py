@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from data import stage_key
-from flows.identity import ModelIdentity
+from flows.identity import ModelIdentity, identify_metric
 from flows.stages.stage import Found, Rows, Stage, digest, rows_of
 from flows.workbench import Workbench
 
@@ -29,7 +29,7 @@ class BaselinesStage(Stage):
         return {
             "model": self.model.fingerprint,
             "dtype": self.model.dtype,
-            "metric": self.metric,
+            "metric": identify_metric(self.metric),
             "intervention": self.intervention,
         }
 
@@ -96,7 +96,7 @@ class EvaluationStage(Stage):
         return {
             "model": self.model.fingerprint,
             "dtype": self.model.dtype,
-            "metric": self.metric,
+            "metric": identify_metric(self.metric),
         }
 
     @property

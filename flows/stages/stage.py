@@ -86,5 +86,8 @@ def digest(found: Found | None, kind: str) -> str | None:
 
 
 def rows_of(kind: str, rows: list[dict[str, Any]]) -> pa.Table:
-    """Rows as a table with the schema of its kind; other fields are left out."""
-    return pa.Table.from_pylist(rows, table(kind).schema)
+    """Rows as a table with the schema of its kind."""
+    schema = table(kind).schema
+    unknown = {name for row in rows for name in row} - set(schema.names)
+    assert not unknown, f"{kind} has no column {', '.join(sorted(unknown))}"
+    return pa.Table.from_pylist(rows, schema)

@@ -48,7 +48,7 @@ def test_cells_of_one_model_stand_together():
 
 def test_a_method_gets_its_own_defaults():
     grid = parse(HEAD.replace("EAP", "EAP-IG-inputs"))
-    assert (grid.methods[0].steps, grid.methods[0].quadrature) == (5, "gauss-legendre")
+    assert (grid.methods[0].steps, grid.methods[0].quadrature) == (5, "midpoint")
 
 
 def test_a_whole_number_is_edges_and_a_decimal_point_a_fraction():
