@@ -228,4 +228,12 @@ def architecture_of(config: Any, name: str) -> Architecture:
                 f"the model {name!r} has {setting}={value}, which is not described for "
                 f"models of the family {family.name}"
             )
-    return family.sizes(config)
+    try:
+        architecture = family.sizes(config)
+        _ = architecture.graph  # refuses impossible sizes
+    except (ValueError, TypeError, ZeroDivisionError):
+        raise ModelFamilyError(
+            f"config.json of the model {name!r} has sizes that no model can have: look at its "
+            f"numbers of layers, heads and dimensions"
+        ) from None
+    return architecture

@@ -98,10 +98,7 @@ def load_model(
     directory = find_directory(name, revision)
     digest = fingerprint_of_directory(directory, name)
 
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(directory)
-    architecture = architecture_of(config, name)
+    architecture = architecture_of(_config(directory, name), name)
     own_tokenizer = _tokenizer(directory, name, tokenizer)
     with _quiet_transformers():
         hf_model = _read_weights(directory, name, DTYPES[dtype]).to(torch_device)
@@ -216,6 +213,17 @@ def _device(device: str) -> torch.device:
     return chosen
 
 
+def _config(directory: Path, name: str) -> Any:
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(directory)
+    except (StrictDataclassError, OSError, ValueError, TypeError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(f"config.json of the model {name!r} cannot be used: {reason}") from None
+
+
 def _tokenizer(directory: Path, name: str, tokenizer: Any) -> Any:
     from transformers import AutoTokenizer
 
@@ -247,6 +255,8 @@ def _read_weights(directory: Path, name: str, dtype: torch.dtype) -> Any:
         )
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
+        if "mismatched" in reason:
+            reason = "they do not have the shapes that its config.json says"
         raise ModelError(f"the weights of the model {name!r} cannot be loaded: {reason}") from None
     missing = sorted(report["missing_keys"])
     if missing:

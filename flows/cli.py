@@ -47,7 +47,13 @@ _OUR_ERRORS = {
 
 def main() -> None:
     """The entry point."""
-    app()
+    try:
+        app()
+    except SystemExit as end:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # All is stored and closed; libraries that count what is left would talk about it.
+        os._exit(end.code if isinstance(end.code, int) else 0 if end.code is None else 1)
 
 
 def _show_version(asked: bool) -> None:

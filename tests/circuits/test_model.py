@@ -206,3 +206,18 @@ def test_a_directory_without_a_tokenizer_says_how_to_pass_one(directory):
 def test_a_dtype_or_device_that_is_not_there_is_named(directory, settings, message):
     with pytest.raises(ModelError, match=message):
         load_model(directory, **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"n_layer": -1}, "sizes that no model can have"),
+        ({"n_head": 0}, "sizes that no model can have"),
+        ({"n_layer": "two"}, "config.json .* cannot be used"),
+        ({"n_embd": 48}, "do not have the shapes that its config.json says"),
+    ],
+)
+def test_an_impossible_configuration_is_refused_in_a_sentence(directory, settings, said):
+    change_config(directory, **settings)
+    with pytest.raises(ModelError, match=said):
+        load_model(directory)
