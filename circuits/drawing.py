@@ -114,11 +114,11 @@ def draw_edges(
         raise DrawingError(f"a drawing shows at least 1 edge, not {max_edges}")
     picture = layout(list(edges), title, max_edges)
     if suffix == ".dot":
-        _write(path, picture.to_string().encode())
+        _publish(path, picture.to_string().encode())
         return path
     if suffix == ".png":
         picture.graph_attr.update(dpi=str(PIXELS_PER_INCH), size=str(LARGEST_INCHES))
-    _write(path, _render(picture, suffix[1:]))
+    _publish(path, _render(picture, suffix[1:]))
     return path
 
 
@@ -329,6 +329,14 @@ def _lay_out_fonts(folder: Path) -> Path:
         f"<cachedir>{html.escape(str(folder))}</cachedir></fontconfig>"
     )
     return settings
+
+
+def _publish(path: Path, content: bytes) -> None:
+    try:
+        _write(path, content)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise DrawingError(f"the drawing cannot be written to {path}: {reason}") from None
 
 
 def _write(path: Path, content: bytes) -> None:

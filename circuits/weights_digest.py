@@ -33,6 +33,16 @@ def fingerprint_of_directory(directory: Path, name: str) -> str:
 
     Raises `ModelError` where there is no readable configuration or weights file.
     """
+    try:
+        return _fingerprint(directory, name)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ModelError(
+            f"{error.filename} of the model {name!r} cannot be read: {reason}"
+        ) from None
+
+
+def _fingerprint(directory: Path, name: str) -> str:
     config = read_config(directory, name)
     family = family_of(config.get("model_type"), name)
     settings = {key: config.get(key, value) for key, value in family.function_settings.items()}

@@ -59,7 +59,7 @@ class Voucher:
             "sha256": self.sha256,
             "provenance": dict(artifact.provenance),
         }
-        return json.dumps(content, sort_keys=True, indent=1).encode()
+        return _signed(content)
 
     @classmethod
     def from_json(cls, content: bytes, kind: str, key: str) -> "Voucher":
@@ -68,10 +68,19 @@ class Voucher:
             found = json.loads(content)
         except ValueError as error:
             raise ValueError("its .json file is not JSON") from error
+        if not isinstance(found, dict) or _signed(found) != content:
+            raise ValueError("its .json file does not match its own digest")
         artifact, sha256 = _artifact(found, kind, key), found.get("sha256")
         if not isinstance(sha256, str):
             raise ValueError("its .json file lacks the digest of the file")
         return cls(artifact, sha256)
+
+
+def _signed(description: dict[str, object]) -> bytes:
+    """A description as JSON with the digest of all the rest of it in it."""
+    unsigned = {name: value for name, value in description.items() if name != "self"}
+    digest = file_digest(json.dumps(unsigned, sort_keys=True).encode())
+    return json.dumps(unsigned | {"self": digest}, sort_keys=True, indent=1).encode()
 
 
 def encode(rows: pa.Table, kind: str, key: str, provenance: Mapping[str, object]) -> bytes:

@@ -20,6 +20,7 @@ from typing import Literal
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
+from prefect.exceptions import TerminationSignal
 from prefect.states import Completed, Failed
 
 from circuits.errors import CircuitError
@@ -164,6 +165,7 @@ class Run:
             found = execute(stage)
         except Exception as error:
             # The boundary of a cell: whatever a stage meets, the other cells go on.
+            _pass_on_interruption(error)
             sentence = self._explain(stage, error)
             self._failed[stage.key] = sentence
             self.outcome.statuses[stage.name, stage.key] = "failed"
@@ -193,6 +195,15 @@ class Run:
     def _fail(self, cell: Cell, stage: str, sentence: str) -> None:
         self.outcome.failures.append(Failure(cell, stage, sentence))
         self.watcher.cell_failed(cell, stage, sentence)
+
+
+def _pass_on_interruption(error: BaseException) -> None:
+    """Raise the interruption that an error hides: Prefect may fail while it is interrupted."""
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, KeyboardInterrupt | TerminationSignal):
+            raise link from None
+        link = link.__cause__ or link.__context__
 
 
 def do_stage(stage: Stage, location: str, memory_budget: int) -> Found:

@@ -221,3 +221,9 @@ def test_drawing_leaves_nothing_beside_the_picture(circuit, tmp_path, monkeypatc
 def test_drawing_says_nothing_on_the_terminal(circuit, tmp_path, capfd):
     draw(circuit, tmp_path / "c.png", title="t")
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_place_that_cannot_be_written_is_a_sentence(circuit, tmp_path):
+    (tmp_path / "folder.svg").mkdir()
+    with pytest.raises(DrawingError, match="cannot be written"):
+        draw(circuit, tmp_path / "folder.svg")

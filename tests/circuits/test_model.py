@@ -221,3 +221,11 @@ def test_an_impossible_configuration_is_refused_in_a_sentence(directory, setting
     change_config(directory, **settings)
     with pytest.raises(ModelError, match=said):
         load_model(directory)
+
+
+def test_weights_that_cannot_be_read_are_a_sentence(directory):
+    weights = directory / "model.safetensors"
+    weights.unlink()
+    weights.symlink_to(directory / "nowhere.safetensors")
+    with pytest.raises(ModelError, match=r"model.safetensors .* cannot be read"):
+        fingerprint(directory)

@@ -139,3 +139,16 @@ def test_failures_and_grids_that_cannot_be_read_count_as_none(store: Store, tmp_
     (tmp_path / "grids" / "demo.json").write_text('{"grid": "demo", "stages": [{}]}')
     assert store.failures() == []
     assert store.grids() == {}
+
+
+def test_no_flipped_bit_of_the_json_file_passes_for_another_artifact(tmp_path: Path) -> None:
+    written = Store.open(tmp_path).write("members", KEY, ROWS, ABOUT)
+    voucher = tmp_path / "members" / KEY[:2] / f"{KEY}.json"
+    whole = voucher.read_bytes()
+    for position in range(0, len(whole), 7):
+        flipped = whole[position] ^ (1 << position % 7)
+        voucher.write_bytes(whole[:position] + bytes([flipped]) + whole[position + 1 :])
+        found = Store.open(tmp_path).find("members", KEY)
+        assert found is None or found == written
+    voucher.write_bytes(whole)
+    assert Store.open(tmp_path).find("members", KEY) == written

@@ -5,13 +5,16 @@ from __future__ import annotations
 import importlib
 import linecache
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from flows.config import TaskChoice
 from flows.identity import Identities, identify_metric, identify_rule
+from tasks.metrics import METRICS
+from tasks.registry import TASKS
+from tasks.rules import RULES
 
 OWN = """
 from tasks import Pair, metric, rule, task
@@ -34,7 +37,7 @@ def own_task():
 
 
 @pytest.fixture
-def bring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def bring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     """Write the user's module and import it, as a new process would."""
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
@@ -46,7 +49,11 @@ def bring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None
         importlib.invalidate_caches()
         importlib.import_module("brought")
 
-    return write
+    yield write
+    for registry in (METRICS, RULES, TASKS):  # other tests count what there is
+        for name in ("own-metric", "own-rule", "own-task"):
+            registry._entries.pop(name, None)
+            registry._origins.pop(name, None)
 
 
 def test_an_edited_metric_of_ones_own_is_another_metric(bring: Callable[..., None]) -> None:
