@@ -31,7 +31,13 @@ PATIENCE = 120.0
 def start(grid: Path, store: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "flows.cli", "run", str(grid), "--store", str(store)]
     return subprocess.Popen(
-        command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        command,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        # tests that run in the background inherit that Ctrl-C is ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
