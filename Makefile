@@ -6,11 +6,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help install demo test test-fast check format bench train-bundled clean
+.PHONY: help install demo test test-fast fuzz check format bench train-bundled clean
 
 help:
 	@sed -n '1,2s/^# //p' Makefile
 	@echo "make bench   speed and memory, as ratios      make train-bundled   train the bundled model again"
+	@echo "make fuzz    property tests on new cases      make test-fast       the tests without the slow ones"
 	@echo "make format  format and sort imports          make clean           remove what was built (not artifacts/)"
 
 install: $(READY)
@@ -33,6 +34,9 @@ test: $(READY)
 
 test-fast: $(READY)
 	$(BIN)/python -m pytest -m "not slow"
+
+fuzz: $(READY)
+	CIRCUIT_GRID_TEST_PROFILE=fuzz $(BIN)/python -m pytest tests/data tests/tasks tests/circuits
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
 install_import_hook("circuits", "beartype.beartype")  # every shape in a signature is checked
@@ -14,6 +15,11 @@ install_import_hook("circuits", "beartype.beartype")  # every shape in a signatu
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+# the same cases in every run, so that red means a fault in the change; `make fuzz` draws new ones
+settings.register_profile("repeatable", derandomize=True)
+settings.register_profile("fuzz", print_blob=True)
+settings.load_profile(os.environ.get("CIRCUIT_GRID_TEST_PROFILE", "repeatable"))
 
 
 @pytest.fixture(scope="session")
