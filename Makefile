@@ -50,7 +50,9 @@ format: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.attribution
+	$(BIN)/python -m benchmarks.many_runs
 	$(BIN)/python -m benchmarks.quadrature
+	$(BIN)/python -m benchmarks.agreement
 
 train-bundled: $(READY)
 	$(BIN)/python -m training.train_behaviours

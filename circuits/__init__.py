@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from circuits.faithfulness import cpr as cpr
     from circuits.graph import Edge as Edge
     from circuits.graph import Graph as Graph
+    from circuits.intervention import MeanActivations as MeanActivations
+    from circuits.intervention import mean_activations as mean_activations
     from circuits.model import Model as Model
     from circuits.model import load_model as load_model
     from circuits.scores import PartialScores as PartialScores
@@ -38,6 +40,7 @@ _PUBLIC = {
     "model": ("load_model", "Model"),
     "graph": ("Graph", "Edge"),
     "attribution": ("attribute", "attribute_partial", "method_names"),
+    "intervention": ("mean_activations", "MeanActivations"),
     "scores": ("Scores", "PartialScores"),
     "circuit": ("Circuit",),
     "evaluation": ("evaluate", "evaluate_many", "Evaluation", "baselines", "Baselines"),

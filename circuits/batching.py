@@ -84,6 +84,22 @@ def make_batch(
     )
 
 
+def plain_batch(tokens: Int[Tensor, "batch pos"]) -> Batch:
+    """Whole prompts of one length, with neither counterfactual nor answers."""
+    n, length = tokens.shape
+    nothing = tokens.new_zeros(n, 0)
+    none = nothing.bool()
+    return Batch(
+        indices=tuple(range(n)),
+        prefix=nothing,
+        clean=tokens,
+        corrupted=tokens,
+        real=torch.ones_like(tokens, dtype=torch.bool),
+        last=torch.full((n,), length - 1, device=tokens.device),
+        answers=Answers(nothing, none, nothing, none),
+    )
+
+
 def batches(
     examples: Sequence[Example],
     device: torch.device,

@@ -1,4 +1,8 @@
-"""A circuit: which edges of a graph are kept. Everything outside it is corrupted."""
+"""A circuit: which edges of a graph are kept, and which neurons carry along them.
+
+Everything outside it is corrupted. A circuit of nodes has every edge between its nodes; one of
+neurons has them too, and each of its nodes writes its member neurons alone.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Bool, Shaped
+from jaxtyping import Bool
 
 from circuits.errors import CircuitError
 from circuits.graph import Edge, Graph
+from circuits.scores import LEVELS
 
 if TYPE_CHECKING:
     from circuits.scores import Scores
@@ -22,13 +27,17 @@ if TYPE_CHECKING:
 class Circuit:
     """A set of member edges of a graph, and the scores it was extracted from, if any.
 
-    Raises `CircuitError` where the mask has another shape than the graph, or marks a pair of writer
-    and reader that no edge joins.
+    `neurons` says which output dimensions of each writer carry its value in the circuit (None: all
+    of them); `level` says what was chosen: edges, nodes or neurons. Raises `CircuitError` where the
+    mask has another shape than the graph or marks a pair of writer and reader that no edge joins,
+    for an unknown level, and at neuron level without neurons.
     """
 
     graph: Graph
     mask: Bool[np.ndarray, "writers readers"]
     scores: Scores | None = field(default=None, repr=False)
+    neurons: Bool[np.ndarray, "writers d_model"] | None = None
+    level: str = "edge"
 
     def __post_init__(self) -> None:
         mask = np.array(self.mask, dtype=bool)
@@ -44,23 +53,42 @@ class Circuit:
                 f"{self.graph.writers[u]}->{self.graph.readers[v]} is no edge: "
                 f"the writer does not come before the reader"
             )
+        if self.level not in LEVELS:
+            raise CircuitError(f"there is no level {self.level!r}: choose from {', '.join(LEVELS)}")
+        if self.level == "neuron" and self.neurons is None:
+            raise CircuitError("a circuit at neuron level needs neurons: say which are in")
         mask.flags.writeable = False
         object.__setattr__(self, "mask", mask)
+        if self.neurons is not None:
+            neurons = np.array(self.neurons, dtype=bool)
+            if len(neurons) != self.graph.n_writers:
+                raise CircuitError(
+                    f"the neurons of a circuit in this graph are those of "
+                    f"{self.graph.n_writers} writers, not of {len(neurons)}"
+                )
+            neurons.flags.writeable = False
+            object.__setattr__(self, "neurons", neurons)
 
     def __eq__(self, other: object) -> bool:
-        """Two circuits are equal where they keep the same edges of the same graph."""
+        """Two circuits are equal where they keep the same edges and neurons of the same graph.
+
+        What was chosen must be equal too: a fraction of nodes is none of edges.
+        """
         if not isinstance(other, Circuit):
             return NotImplemented
-        return self.graph == other.graph and bool((self.mask == other.mask).all())
+        return self._identity == other._identity
 
     def __hash__(self) -> int:
-        return hash((self.graph, self.mask.tobytes()))
+        return hash(self._identity)
 
     def __repr__(self) -> str:
-        return (
-            f"Circuit({self.n_edges} of {self.graph.n_edges} edges, "
-            f"{self.n_nodes} of {self.graph.n_nodes} nodes)"
-        )
+        counts = [
+            f"{self.n_edges} of {self.graph.n_edges} edges",
+            f"{self.n_nodes} of {self.graph.n_nodes} nodes",
+        ]
+        if self.neurons is not None:
+            counts.append(f"{self.n_neurons} of {self.neurons.size} neurons")
+        return f"Circuit({', '.join(counts)})"
 
     @classmethod
     def from_edges(cls, graph: Graph, names: Iterable[str]) -> Circuit:
@@ -73,6 +101,30 @@ class Circuit:
             mask[index[name].writer_index, index[name].reader_index] = True
         return cls(graph, mask)
 
+    @classmethod
+    def from_nodes(cls, graph: Graph, names: Iterable[str]) -> Circuit:
+        """The circuit of every edge between nodes with these names; `logits` is always one.
+
+        Raises `CircuitError` for an unknown name.
+        """
+        index = {name: i for i, name in enumerate(graph.nodes)}
+        writers = np.zeros(graph.n_nodes, dtype=bool)
+        for name in names:
+            if name not in index:
+                raise CircuitError(f"there is no node {name!r} in this graph")
+            writers[index[name]] = True
+        return cls(graph, edges_between(graph, writers[:-1]), level="node")
+
+    @classmethod
+    def from_neurons(
+        cls,
+        graph: Graph,
+        neurons: Bool[np.ndarray, "writers d_model"],
+        scores: Scores | None = None,
+    ) -> Circuit:
+        """The circuit of these neurons, with every edge between the nodes that have one."""
+        return cls(graph, edges_between(graph, _owners(neurons)), scores, neurons, "neuron")
+
     @cached_property
     def n_edges(self) -> int:
         """How many edges are in the circuit."""
@@ -80,19 +132,44 @@ class Circuit:
 
     @cached_property
     def n_nodes(self) -> int:
-        """How many nodes an edge of the circuit touches."""
+        """How many nodes are in the circuit: see `node_mask`."""
         return int(self.node_mask.sum())
+
+    @cached_property
+    def n_neurons(self) -> int | None:
+        """How many neurons are in the circuit; None where nodes are not split into neurons."""
+        return None if self.neurons is None else int(self.neurons.sum())
+
+    @cached_property
+    def n_units(self) -> int:
+        """How many units of its level are in the circuit: edges, nodes that write, or neurons."""
+        if self.level == "edge":
+            return self.n_edges
+        if self.level == "node":
+            return int(self.mask.any(axis=1).sum())
+        assert self.n_neurons is not None
+        return self.n_neurons
 
     @property
     def fraction(self) -> float:
-        """The share of the graph's edges that are in the circuit, from 0 to 1."""
-        return self.n_edges / self.graph.n_edges
+        """The share of the graph's units of this level that are in the circuit, from 0 to 1."""
+        if self.level == "edge":
+            return self.n_units / self.graph.n_edges
+        if self.level == "node":
+            return self.n_units / self.graph.n_writers
+        assert self.neurons is not None
+        return self.n_units / self.neurons.size
 
     @cached_property
     def node_mask(self) -> Bool[np.ndarray, " nodes"]:
-        """The nodes that an edge of the circuit touches, in the order of `graph.nodes`."""
-        writes, reads = _ends(self.graph, self.mask)
-        return writes | reads
+        """The nodes that an edge of the circuit touches, in the order of `graph.nodes`.
+
+        An edge into a key or value that heads share touches those heads that an edge leaves or
+        that another edge enters.
+        """
+        reads = self.graph.reads
+        alone = reads.sum(axis=1) == 1
+        return np.append(self.mask.any(axis=1), False) | (self.mask.any(axis=0) & alone) @ reads
 
     @cached_property
     def nodes(self) -> tuple[str, ...]:
@@ -113,18 +190,25 @@ class Circuit:
         """The circuit without edges that lead nowhere or come from nowhere.
 
         A node needs an incoming and an outgoing edge, except that `input` needs no incoming and
-        `logits` no outgoing one; what depends on a dropped node is dropped, until nothing changes.
-        It never adds an edge.
+        `logits` no outgoing one, and where neurons were chosen it needs one of those. An edge into
+        a shared key or value comes in at every head of the group, and needs one that is left. What
+        depends on a dropped node is dropped, its neurons too, until nothing changes. It never adds.
         """
-        mask = self.mask.copy()
+        reads, mask = self.graph.reads, self.mask
+        if self.neurons is not None:
+            mask = mask & _owners(self.neurons)[:, None]
         while True:
-            writes, reads = _ends(self.graph, mask)
-            alive = writes & reads
-            alive[0], alive[-1] = writes[0], reads[-1]
-            kept = mask & alive[:-1, None] & alive[self.graph.reader_nodes][None, :]
+            entered = mask.any(axis=0) @ reads
+            alive = np.append(mask.any(axis=1), True) & entered
+            alive[0], alive[-1] = True, True  # input and logits need one end only
+            kept = mask & alive[:-1, None] & (reads @ alive)
             if (kept == mask).all():
-                return Circuit(self.graph, mask, self.scores)
+                break
             mask = kept
+        neurons = self.neurons
+        if neurons is not None:
+            neurons = neurons & mask.any(axis=1, keepdims=True)
+        return Circuit(self.graph, mask, self.scores, neurons, self.level)
 
     def draw(self, path: str | Path, title: str | None = None) -> Path:
         """Draw the circuit as SVG, PNG or DOT, by the suffix of `path`; returns the path."""
@@ -132,19 +216,22 @@ class Circuit:
 
         return draw(self, path, title=title)
 
-
-def _ends(
-    graph: Graph, mask: Bool[np.ndarray, "writers readers"]
-) -> tuple[Bool[np.ndarray, " nodes"], Bool[np.ndarray, " nodes"]]:
-    """Which nodes have an outgoing edge, and which an incoming one."""
-    writes = np.append(mask.any(axis=1), False)
-    reads = np.zeros(graph.n_nodes, dtype=bool)
-    np.logical_or.at(reads, graph.reader_nodes, mask.any(axis=0))
-    return writes, reads
+    @property
+    def _identity(self) -> tuple[Graph, str, bytes, bytes | None]:
+        neurons = None if self.neurons is None else self.neurons.tobytes()
+        return self.graph, self.level, self.mask.tobytes(), neurons
 
 
-def edge_values(
-    graph: Graph, matrix: Shaped[np.ndarray, "writers readers"]
-) -> Shaped[np.ndarray, " edges"]:
-    """The entries of a matrix that belong to edges, in edge order."""
-    return matrix[graph.edge_mask]
+def edges_between(
+    graph: Graph, writers: Bool[np.ndarray, " writers"]
+) -> Bool[np.ndarray, "writers readers"]:
+    """Every edge from one of these writers to another or to the logits.
+
+    An edge into a shared key or value is one where any head of the group is among the writers.
+    """
+    return graph.edge_mask & writers[:, None] & (graph.reads @ np.append(writers, True))
+
+
+def _owners(neurons: Bool[np.ndarray, "writers d_model"]) -> Bool[np.ndarray, " writers"]:
+    """The writers that have one of these neurons."""
+    return np.asarray(neurons.any(axis=1))

@@ -15,26 +15,37 @@ A circuit is evaluated exactly as it is given: nothing is pruned here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import torch
 from einops import einsum
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
-from circuits.architecture import at_least_float32
 from circuits.batching import DEFAULT_MEMORY_BUDGET, BytesOf, batches, check_examples
 from circuits.circuit import Circuit
 from circuits.errors import EvaluationError
 from circuits.faithfulness import faithfulness
+from circuits.forward import Forward, Trace
 from circuits.graph import HEAD_INPUTS
+from circuits.intervention import (
+    INTERVENTIONS,
+    MEANS,
+    Contributions,
+    MeanActivations,
+    check_one_length,
+    mean_activations,
+    zeros,
+)
+from circuits.layers import at_least_float32
 from circuits.model import Model
-from circuits.recording import LayerState, Recorder, State
-from tasks import Dataset, Metric, get_metric
+from tasks import Dataset, Metric, as_metric
 
+_STATE = ("embedding", "stream", "q", "k", "v", "z", "attended", "mlp_in", "mlp", "logits")
 Values = Float[np.ndarray, " examples"]
 
 
@@ -89,47 +100,61 @@ def evaluate(
     model: Model,
     circuit: Circuit,
     dataset: Dataset,
-    metric: str | Metric = "logit-diff",
+    metric: str | Metric | Callable[..., Tensor] = "logit-diff",
     *,
+    intervention: str = "patching",
+    intervention_dataset: Dataset | None = None,
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
 ) -> Evaluation:
-    """Run the model with only the circuit intact, all else corrupted, and measure it.
+    """Run the model with only the circuit intact, all else ablated, and measure it.
 
-    Raises `EvaluationError` where the circuit belongs to another graph than the model's or the
-    metric is not finite, and `CircuitError` for examples the model cannot take.
+    `intervention` is patching, zero, mean or mean-positional; means are over the clean inputs of
+    `intervention_dataset`, by default the dataset itself. Raises `EvaluationError` where the
+    circuit belongs to another graph than the model's or the metric is not finite, and
+    `CircuitError` for examples the model cannot take.
     """
-    return evaluate_many(model, [circuit], dataset, metric, memory_budget=memory_budget)[0]
+    return evaluate_many(
+        model,
+        [circuit],
+        dataset,
+        metric,
+        intervention=intervention,
+        intervention_dataset=intervention_dataset,
+        memory_budget=memory_budget,
+    )[0]
 
 
 def evaluate_many(
     model: Model,
     circuits: Sequence[Circuit],
     dataset: Dataset,
-    metric: str | Metric = "logit-diff",
+    metric: str | Metric | Callable[..., Tensor] = "logit-diff",
     *,
+    intervention: str = "patching",
+    intervention_dataset: Dataset | None = None,
+    means: MeanActivations | None = None,
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
 ) -> list[Evaluation]:
-    """Evaluate circuits that share one clean and one corrupted run a batch; else as `evaluate`."""
-    for circuit in circuits:
-        if circuit.graph != model.graph:
-            raise EvaluationError(
-                f"the circuit belongs to a model of {circuit.graph.n_layers} layers and "
-                f"{circuit.graph.n_heads} heads, not to {model.name!r}, which has "
-                f"{model.graph.n_layers} and {model.graph.n_heads}"
-            )
-    measure = get_metric(metric) if isinstance(metric, str) else metric
+    """Evaluate circuits that share one clean and one ablated run a batch; else as `evaluate`.
+
+    `means`, where they are known already, save the runs over the intervention dataset.
+    """
+    if intervention in MEANS and means is None:
+        source = dataset if intervention_dataset is None else intervention_dataset
+        means = mean_activations(model, source, intervention, memory_budget=memory_budget)
+    _check(model, circuits, dataset, intervention, means)
+    measure = as_metric(metric)
     check_examples(dataset.examples, model.architecture)
     whole = Baselines(measure.name, np.empty(len(dataset)), np.empty(len(dataset)))
     values = [np.empty(len(dataset)) for _ in circuits]
-    masks = [torch.from_numpy(circuit.mask.copy()) for circuit in circuits]
+    patching = intervention == "patching"
     plan = _planned_bytes(model)
-    for batch in batches(dataset.examples, model.device, memory_budget, plan):
-        recorder = Recorder(model, batch)
-        clean, _ = recorder.record(batch.clean)
-        corrupted = recorder.record_state(batch.corrupted)
+    for batch in batches(dataset.examples, model.device, memory_budget, plan, suffix_only=patching):
+        forward = Forward(model, batch)
+        clean, clean_logits, base, base_logits = _runs(forward, intervention, means)
 
         def measured(logits: Tensor, what: str) -> Values:
-            found = measure(logits, batch.answers, clean.logits).detach().cpu().double().numpy()  # noqa: B023
+            found = measure(logits, batch.answers, clean_logits).detach().cpu().double().numpy()  # noqa: B023
             if not np.isfinite(found).all():
                 row = int(np.flatnonzero(~np.isfinite(found))[0])
                 raise EvaluationError(
@@ -139,123 +164,223 @@ def evaluate_many(
             return found
 
         rows = list(batch.indices)
-        whole.clean[rows] = measured(clean.logits, "the clean run")
-        whole.corrupted[rows] = measured(corrupted.logits, "the corrupted run")
-        for index, mask in enumerate(masks):
-            run = CircuitRun(recorder, corrupted, clean.embedding, mask)
-            values[index][rows] = measured(run.logits(), f"a circuit of {int(mask.sum())} edges")
+        whole.clean[rows] = measured(clean_logits, "the clean run")
+        nothing = "the corrupted run" if patching else f"the empty circuit under {intervention}"
+        whole.corrupted[rows] = measured(base_logits, nothing)
+        for index, circuit in enumerate(circuits):
+            run = CircuitRun(forward, base, clean, circuit, patching=patching)
+            values[index][rows] = measured(run.logits(), f"a circuit of {circuit.n_edges} edges")
     return [Evaluation(measure.name, found, whole) for found in values]
+
+
+@torch.no_grad()
+def _runs(
+    forward: Forward, intervention: str, means: MeanActivations | None
+) -> tuple[Tensor, Tensor, Trace, Tensor]:
+    """The clean embedding and logits, and what passes where everything is ablated, with logits."""
+    batch, model = forward.batch, forward.model
+    clean = forward.embed(batch.clean)
+    if intervention == "patching":
+        clean_logits = forward.run(clean, Trace())
+        base = Trace(keep=_STATE)
+        return clean, clean_logits, base, forward.run(forward.embed(batch.corrupted), base)
+    trace = Trace(keep=Contributions.KEEP)
+    clean_logits = forward.run(clean, trace)
+    like = Contributions.of(trace, model.architecture.n_layers)
+    base = ablated_state(forward, zeros(like) if means is None else means.contributions(like))
+    logits = model.logits(base["logits", model.architecture.n_layers])
+    return clean, clean_logits, base, logits
+
+
+def _check(
+    model: Model,
+    circuits: Sequence[Circuit],
+    dataset: Dataset,
+    intervention: str,
+    means: MeanActivations | None,
+) -> None:
+    if intervention not in INTERVENTIONS:
+        raise EvaluationError(
+            f"there is no intervention {intervention!r}: choose from {', '.join(INTERVENTIONS)}"
+        )
+    if intervention in MEANS and means is not None and means.kind != intervention:
+        raise EvaluationError(
+            f"the intervention {intervention} needs means of its kind, not of {means.kind}: pass "
+            f"means=mean_activations(model, dataset, {intervention!r})"
+        )
+    if intervention == "mean-positional" and means is not None:
+        length = check_one_length(dataset.examples, f"the dataset {dataset.name!r}")
+        if length != len(means.embedding):
+            raise EvaluationError(
+                f"mean-positional needs inputs of one length, but the dataset has inputs of "
+                f"{length} tokens and the means are over inputs of {len(means.embedding)}"
+            )
+    for circuit in circuits:
+        if circuit.graph != model.graph:
+            raise EvaluationError(
+                f"the circuit belongs to a model of {circuit.graph.n_layers} layers and "
+                f"{circuit.graph.n_heads} heads, not to {model.name!r}, which has "
+                f"{model.graph.n_layers} and {model.graph.n_heads}"
+            )
+        if circuit.neurons is not None:
+            width, d_model = circuit.neurons.shape[1], model.architecture.d_model
+            if width != d_model:
+                raise EvaluationError(
+                    f"the circuit's neurons are of a model {width} wide, and {model.name!r} is "
+                    f"{d_model} wide"
+                )
 
 
 def baselines(
     model: Model,
     dataset: Dataset,
-    metric: str | Metric = "logit-diff",
+    metric: str | Metric | Callable[..., Tensor] = "logit-diff",
     *,
+    intervention: str = "patching",
+    intervention_dataset: Dataset | None = None,
+    means: MeanActivations | None = None,
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
 ) -> Baselines:
-    """The metric of the whole model on the clean and corrupted inputs; raises as `evaluate`."""
+    """The metric of the whole model on clean inputs and fully ablated; raises as `evaluate`."""
     nothing = Circuit(model.graph, np.zeros_like(model.graph.edge_mask))
-    return evaluate(model, nothing, dataset, metric, memory_budget=memory_budget).baselines
+    return evaluate_many(
+        model,
+        [nothing],
+        dataset,
+        metric,
+        intervention=intervention,
+        intervention_dataset=intervention_dataset,
+        means=means,
+        memory_budget=memory_budget,
+    )[0].baselines
 
 
 class CircuitRun:
-    """One run of the model on a batch with only a circuit intact."""
+    """One run of the model on a batch with only a circuit intact.
+
+    `base` is what passes where everything is ablated. Under patching a component without member
+    edges coming in writes what it writes there, and is not run; under zero and mean interventions
+    it still answers to what it reads, and is.
+    """
 
     def __init__(
         self,
-        recorder: Recorder,
-        corrupted: State,
+        forward: Forward,
+        base: Trace,
         clean_embedding: Float[Tensor, "batch pos d_model"],
-        mask: Bool[Tensor, "writers readers"],
+        circuit: Circuit,
+        *,
+        patching: bool = True,
     ) -> None:
-        self.model = recorder.model
-        self.batch = recorder.batch
-        self.prefix = recorder.prefix
-        self.corrupted = corrupted
-        self.mask = mask
+        self.model = forward.model
+        self.batch = forward.batch
+        self.forward = forward
+        self.base = base
+        self.patching = patching
         self.graph = self.model.graph
-        self.writes = mask.any(dim=1).tolist()
-        self.changed: list[int] = []  # writers that differ from the corrupted run, in order
-        shape = (sum(self.writes), *corrupted.embedding.shape)
+        device = clean_embedding.device
+        self.mask = torch.from_numpy(circuit.mask.copy())
+        self.neurons: Tensor | None = None
+        if circuit.neurons is not None:
+            self.neurons = torch.from_numpy(circuit.neurons.copy()).to(device)
+        self.writes = self.mask.any(dim=1).tolist()
+        self.changed: list[int] = []  # writers that differ from the base, in order
+        shape = (sum(self.writes), *clean_embedding.shape)
         # z̃_u − z'_u of those writers; sums of many small changes need float32 at least
-        self.changes = at_least_float32(corrupted.embedding).new_empty(shape)
-        self._write([0], _difference(clean_embedding, corrupted.embedding)[None])
+        self.changes = at_least_float32(clean_embedding).new_empty(shape)
+        self._write([0], _difference(clean_embedding, base["embedding", -1])[None])
 
     @torch.no_grad()
     def logits(self) -> Float[Tensor, "batch vocab"]:
         """The logits at the answer positions."""
-        for index, state in enumerate(self.corrupted.layers):
-            self._run_heads(index, state)
-            self._run_mlp(index, state)
-        rows = self.batch.rows
-        stream = self.corrupted.stream_of_logits[rows, self.batch.last]
+        for index in range(self.graph.n_layers):
+            self._run_heads(index)
+            self._run_mlp(index)
+        rows, last = self.batch.rows, self.batch.last
+        stream = self.base["logits", self.graph.n_layers]
         read = self._read([self.graph.n_readers - 1])
         if read is not None:
-            changes = self.changes[: len(self.changed), rows, self.batch.last]
-            change = einsum(read[0], changes, "writer, writer batch d_model -> batch d_model")
-            stream = (stream + change).to(self.model.dtype)
-        return self.model.logits(stream)
+            stream = self._streams(stream, read, lambda x: x[..., rows, last, :])[0]
+        return self.model.logits(stream.to(self.model.dtype))
 
-    def _run_heads(self, index: int, state: LayerState) -> None:
-        """Compute the heads that a member edge reaches and that a member edge leaves."""
-        n_heads, first = self.graph.n_heads, self.graph.heads(index).start
-        columns = self.graph.head_inputs(index).start + torch.arange(3 * n_heads).view(3, n_heads)
-        reached = self._reached(columns.flatten().tolist()).view(3, n_heads)
-        active = [h for h in range(n_heads) if self.writes[first + h] and bool(reached[:, h].any())]
+    def _run_heads(self, index: int) -> None:
+        """Compute the heads that a member edge leaves and, under patching, one reaches."""
+        layer, graph = self.model.layers[index], self.graph
+        first = graph.heads(index).start
+        serves = {
+            "q": list(range(graph.n_heads)),
+            **{kind: [graph.kv_head_of(h) for h in range(graph.n_heads)] for kind in ("k", "v")},
+        }
+        reached = {
+            kind: self._reached(range(*graph.inputs(index, kind).indices(graph.n_readers)))
+            for kind in HEAD_INPUTS
+        }
+        # where one norm runs over all heads, what reaches one of them changes them all
+        all_run = not self.patching or (layer.attention.coupled and any(map(any, reached.values())))
+        active = [
+            h
+            for h in range(graph.n_heads)
+            if self.writes[first + h]
+            and (all_run or any(reached[kind][serves[kind][h]] for kind in HEAD_INPUTS))
+        ]
         if not active:
             return
-        layer = self.model.layers[index]
+        needed = range(graph.n_heads) if layer.attention.coupled else active
         inputs = {}
-        for row, kind in enumerate(HEAD_INPUTS):
-            inputs[kind] = state.projections[kind][:, :, active]
-            readers = [h for h in active if reached[row, h]]
-            read = self._read(columns[row, readers].tolist())
-            if read is None:
-                continue
-            normal = layer.norm_of_heads(self._streams(state.stream_of_heads, read))
-            projected = einsum(
-                normal,
-                layer.weights[kind][readers],
-                "head batch pos d_model, head d_model d_head -> batch pos head d_head",
-            )
-            places = [active.index(h) for h in readers]
-            inputs[kind] = inputs[kind].clone()
-            inputs[kind][:, :, places] = projected + layer.biases[kind][readers]
-        if self.prefix:
-            for kind, cached in zip(("k", "v"), self.prefix[index], strict=True):
-                before = cached[:, active].transpose(1, 2)
-                inputs[kind] = torch.cat([before, inputs[kind]], dim=1)
-        z = layer.attend(inputs["q"], inputs["k"], inputs["v"])
+        for kind in HEAD_INPUTS:
+            inputs[kind] = self.base[kind, index]
+            wanted = sorted({serves[kind][h] for h in needed})
+            readers = [r for r in wanted if reached[kind][r]]
+            read = self._read([graph.inputs(index, kind).start + r for r in readers])
+            if read is not None:
+                streams = self._streams(self.base["stream", index], read)
+                inputs[kind] = inputs[kind].clone()
+                projected = layer.head_input(kind, readers, streams.to(self.model.dtype))
+                inputs[kind][:, :, readers] = projected
+        if layer.attention.coupled:
+            z = layer.attention.mix(*self.forward.prepared(index, inputs))[:, :, active]
+        else:
+            chosen = {
+                kind: inputs[kind][:, :, [serves[kind][h] for h in active]] for kind in inputs
+            }
+            kv = [serves["k"][h] for h in active]
+            z = layer.attention.mix(*self.forward.prepared(index, chosen, kv))
         changes = einsum(
-            _difference(z, state.heads[:, :, active]),
+            _difference(z, self.base["z", index][:, :, active]),
             at_least_float32(layer.output[active]),
             "batch pos head d_head, head d_head d_model -> head batch pos d_model",
         )
         self._write([first + h for h in active], changes)
 
-    def _run_mlp(self, index: int, state: LayerState) -> None:
-        """Compute the MLP if a member edge reaches it and a member edge leaves it."""
+    def _run_mlp(self, index: int) -> None:
+        """Compute the MLP if a member edge leaves it and, under patching, one reaches it."""
         writer = self.graph.mlp(index)
-        read = self._read([self.graph.mlp_input(index)]) if self.writes[writer] else None
-        if read is None:
+        if not self.writes[writer]:
             return
-        layer = self.model.layers[index]
-        stream = self._streams(state.stream_of_mlp, read)[0]
-        output = layer.mlp(layer.norm_of_mlp(stream))
-        self._write([writer], _difference(output, state.mlp)[None])
+        read = self._read([self.graph.mlp_input(index)])
+        if read is None and self.patching:
+            return
+        stream = self.base["mlp_in", index]
+        if read is not None:
+            stream = self._streams(stream, read)[0].to(self.model.dtype)
+        output = self.model.layers[index].mlp_output(stream)
+        self._write([writer], _difference(output, self.base["mlp", index])[None])
 
     def _write(
         self, writers: list[int], changes: Float[Tensor, "writers batch pos d_model"]
     ) -> None:
         kept = [i for i, writer in enumerate(writers) if self.writes[writer]]
-        if kept:
-            start = len(self.changed)
-            self.changes[start : start + len(kept)] = changes[kept]
-            self.changed += [writers[i] for i in kept]
+        if not kept:
+            return
+        changes, writers = changes[kept], [writers[i] for i in kept]
+        if self.neurons is not None:
+            changes = changes * self.neurons[writers][:, None, None]
+        start = len(self.changed)
+        self.changes[start : start + len(kept)] = changes
+        self.changed += writers
 
-    def _reached(self, readers: list[int]) -> Bool[Tensor, " readers"]:
-        return self.mask[self.changed][:, readers].any(dim=0)
+    def _reached(self, readers: Sequence[int]) -> list[bool]:
+        return self.mask[self.changed][:, list(readers)].any(dim=0).tolist()
 
     def _read(self, readers: list[int]) -> Float[Tensor, "readers changed"] | None:
         """Which of the changed writers each reader takes; None where none of them takes any."""
@@ -265,18 +390,71 @@ class CircuitRun:
         return takes.T.to(self.changes) if bool(takes.any()) else None
 
     def _streams(
-        self, corrupted: Float[Tensor, "batch pos d_model"], read: Float[Tensor, "readers changed"]
-    ) -> Float[Tensor, "readers batch pos d_model"]:
-        changes = einsum(
-            read,
-            self.changes[: len(self.changed)],
-            "reader writer, writer batch pos d_model -> reader batch pos d_model",
-        )
-        return (changes + corrupted).to(self.model.dtype)
+        self,
+        base: Float[Tensor, "*place d_model"],
+        read: Float[Tensor, "readers changed"],
+        at: Callable[[Tensor], Tensor] = lambda value: value,
+    ) -> Float[Tensor, "readers *place d_model"]:
+        """The streams of some readers: the base and what they take, at the positions `at`.
+
+        Behind a post-norm the heads of a layer are taken together.
+        """
+        stream = at_least_float32(base) + self._taken(read, slice(0, len(self.changed)), at, False)
+        for index, layer in enumerate(self.model.layers):
+            heads = self.graph.heads(index)
+            start = bisect_left(self.changed, heads.start)
+            stop = bisect_left(self.changed, heads.stop)
+            if layer.norm_after_heads is None or start == stop:
+                continue
+            total = at_least_float32(layer.sum_of_heads(self.base["z", index].to(base.dtype)))
+            mixed = at(total) + self._taken(read, slice(start, stop), at, True)
+            attended = at_least_float32(at(self.base["attended", index]))
+            stream = stream + layer.norm_after_heads(mixed) - attended
+        return stream
+
+    def _taken(
+        self,
+        read: Float[Tensor, "readers changed"],
+        block: slice,
+        at: Callable[[Tensor], Tensor],
+        behind: bool,
+    ) -> Tensor:
+        """The sum of the changes each reader takes of a block; heads behind post-norms apart."""
+        takes = read[:, block]
+        if not behind:
+            apart = [
+                self.model.layers[0].norm_after_heads is not None
+                and self.graph.writers[u].startswith("a")
+                for u in self.changed[block]
+            ]
+            takes = takes.masked_fill(torch.tensor(apart, device=takes.device), 0.0)
+        return torch.tensordot(takes, at(self.changes[: len(self.changed)][block]), dims=1)
 
 
-def _difference(now: Tensor, corrupted: Tensor) -> Tensor:
-    return at_least_float32(now) - at_least_float32(corrupted)
+def _difference(now: Tensor, ablated: Tensor) -> Tensor:
+    return at_least_float32(now) - at_least_float32(ablated)
+
+
+@torch.no_grad()
+def ablated_state(forward: Forward, ablated: Contributions) -> Trace:
+    """What passes where every writer writes what replaces it: positions and biases besides."""
+    model, trace = forward.model, Trace()
+    dtype, n_layers = model.dtype, model.architecture.n_layers
+    trace.values["embedding", -1] = ablated.embedding
+    stream = ablated.embedding.to(dtype)
+    positions = forward.positions(stream.shape[1])
+    stream = stream if positions is None else stream + positions
+    for index, layer in enumerate(model.layers):
+        attended = layer.attended(ablated.heads[index].to(dtype))
+        middle = stream + attended
+        mlp_in = stream if model.architecture.parallel else middle
+        values = {"stream": stream, "z": ablated.heads[index], "attended": attended}
+        values |= layer.head_inputs(stream) | {"mlp_in": mlp_in, "mlp": ablated.mlps[index]}
+        trace.values |= {(what, index): value for what, value in values.items()}
+        stream = middle + ablated.mlps[index].to(dtype)
+    batch = forward.batch
+    trace.values["logits", n_layers] = stream[batch.rows, batch.last]
+    return trace
 
 
 def _planned_bytes(model: Model) -> BytesOf:

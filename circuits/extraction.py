@@ -1,13 +1,19 @@
 """From scores to a circuit.
 
-- `top_n` keeps the n best edges of the graph, wherever they are.
-- `threshold` keeps every edge that scores at least t.
-- `greedy` grows the circuit from the logits: always the best edge whose reader is already in it
-  (Hanna et al. 2024, arXiv:2403.17806).
+- `top_n` keeps the n best edges, nodes or neurons of the graph, wherever they are.
+- `threshold` keeps every one that scores at least t.
+- `greedy` grows a circuit of edges from the logits: always the best edge whose reader is already in
+  it (Hanna et al. 2024, arXiv:2403.17806).
 
-"Best" is by |score|, or by the signed score where `absolute=False`. Ties go to the edge that comes
-first in edge order, so results repeat. Edges without a score (NaN) are never taken. Every circuit
-is pruned before it is returned, so it can have fewer edges than were asked for.
+"Best" is by |score|, or by the signed score where `absolute=False`. Ties go to the unit that comes
+first (edges in edge order, neurons by writer and dimension), so results repeat. Units without a
+score (NaN) compete for no place: edges without one stay out, nodes and neurons without one stay in
+beside the n best; `keep_unscored` says otherwise.
+
+A circuit of nodes gets every edge between its nodes, and so does one of neurons, whose nodes are
+those that have a neuron in it. `input` is a node like any other: a circuit without it carries
+nothing. Every circuit is pruned before it is returned, so it can have fewer units than were asked
+for.
 """
 
 from __future__ import annotations
@@ -16,89 +22,144 @@ import heapq
 import math
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
-from circuits.circuit import Circuit, edge_values
+from circuits.circuit import Circuit, edges_between
 from circuits.errors import ExtractionError
 from circuits.graph import Graph
 from circuits.scores import Scores
 
 
+def units_for_share(scores: Scores, share: float) -> int:
+    """How many edges, nodes or neurons a share (0 < share ≤ 1) of all is: at least one."""
+    return _share_of(scores.n_units, share, scores.level)
+
+
 def edges_for_share(graph: Graph, share: float) -> int:
     """How many edges a share (0 < share ≤ 1) of the graph's edges is: at least one."""
-    if not 0 < share <= 1:
-        raise ExtractionError(f"a share of the edges lies above 0 and at most at 1, not {share}")
-    return max(1, round(share * graph.n_edges))
+    return _share_of(graph.n_edges, share, "edge")
 
 
-def top_n(scores: Scores, n: int, absolute: bool = True) -> Circuit:
-    """The n best edges, pruned. Raises `ExtractionError` unless 1 ≤ n ≤ the graph's edges."""
-    _check_size(scores.graph, n)
-    ranking = _ranking(scores, absolute)
-    order = np.argsort(-ranking, kind="stable")[:n]
-    return _circuit(scores, order[np.isfinite(ranking[order])])
+def top_n(
+    scores: Scores, n: int, absolute: bool = True, keep_unscored: bool | None = None
+) -> Circuit:
+    """The n best units, pruned. Raises `ExtractionError` unless 1 ≤ n ≤ the units of the graph.
+
+    `keep_unscored` says whether units without a score stay in, beside the n (None: nodes and
+    neurons do, edges do not).
+    """
+    _check_size(scores, n)
+    ranking, kept = _ranking(scores, absolute), _kept(scores, keep_unscored)
+    scored = np.flatnonzero(~np.isnan(ranking))
+    kept[scored[np.argsort(-ranking[scored], kind="stable")[:n]]] = True
+    return _circuit(scores, kept)
 
 
-def threshold(scores: Scores, value: float, absolute: bool = True) -> Circuit:
-    """Every edge with a score (an |score|) of at least `value`, pruned."""
+def threshold(
+    scores: Scores, value: float, absolute: bool = True, keep_unscored: bool | None = None
+) -> Circuit:
+    """Every unit with a score (an |score|) of at least `value`, pruned.
+
+    `keep_unscored` as in `top_n`.
+    """
     if math.isnan(value):
         raise ExtractionError("the threshold is not a number (NaN)")
-    ranking = _ranking(scores, absolute)
-    return _circuit(scores, np.flatnonzero((ranking >= value) & (ranking > -np.inf)))
+    kept = _kept(scores, keep_unscored)
+    return _circuit(scores, kept | (_ranking(scores, absolute) >= value))
 
 
-def greedy(scores: Scores, n: int, absolute: bool = True) -> Circuit:
+def greedy(
+    scores: Scores, n: int, absolute: bool = True, keep_unscored: bool | None = None
+) -> Circuit:
     """The n edges found from the logits upwards, best first, pruned.
 
-    Raises `ExtractionError` unless 1 ≤ n ≤ the graph's edges.
+    An edge into a shared key or value is found as soon as one head of the group is in. With
+    `keep_unscored` an edge without a score is in, beside the n, as soon as its reader is. Raises
+    `ExtractionError` unless 1 ≤ n ≤ the graph's edges, and for scores of nodes or neurons.
     """
-    graph = scores.graph
-    _check_size(graph, n)
-    ranking = _ranking(scores, absolute)
-    incoming: dict[int, list[int]] = {}
-    for index, edge in enumerate(graph.edges):
-        incoming.setdefault(int(graph.reader_nodes[edge.reader_index]), []).append(index)
+    if scores.level != "edge":
+        raise ExtractionError(
+            f"greedy extraction follows edges, and these are scores of {scores.level}s: "
+            f"use top_n or threshold"
+        )
+    _check_size(scores, n)
+    graph, ranking, unscored = (
+        scores.graph,
+        _ranking(scores, absolute),
+        _kept(scores, keep_unscored),
+    )
+    writers, readers = (ends.tolist() for ends in np.nonzero(graph.edge_mask))
+    incoming: list[list[int]] = [[] for _ in range(graph.n_readers)]
+    for index, reader in enumerate(readers):
+        incoming[reader].append(index)
+    entrances = [column.nonzero()[0].tolist() for column in graph.reads.T]
 
-    def candidates(node: int) -> list[tuple[float, int]]:
-        return [(-ranking[i], i) for i in incoming.get(node, []) if np.isfinite(ranking[i])]
+    taken = np.zeros(graph.n_edges, dtype=bool)
+    frontier: list[tuple[float, int]] = []
+    open_readers, reached = set(), set()
 
-    logits = graph.n_writers
-    reached = {logits}
-    frontier = candidates(logits)
-    heapq.heapify(frontier)
-    taken: list[int] = []
-    while frontier and len(taken) < n:
+    def reach(node: int) -> None:
+        """Take a node in: its edges may be chosen, and those that need no choice are taken."""
+        waiting = [node]
+        while waiting:
+            node = waiting.pop()
+            fresh = [reader for reader in entrances[node] if reader not in open_readers]
+            reached.add(node)
+            open_readers.update(fresh)
+            for index in (index for reader in fresh for index in incoming[reader]):
+                if unscored[index]:
+                    taken[index] = True
+                    if writers[index] not in reached:
+                        waiting.append(writers[index])
+                elif not np.isnan(ranking[index]):
+                    heapq.heappush(frontier, (-ranking[index], index))
+
+    reach(graph.n_writers)
+    for _ in range(n):
+        if not frontier:
+            break
         _, index = heapq.heappop(frontier)
-        taken.append(index)
-        writer = graph.edges[index].writer_index
-        if writer not in reached:
-            reached.add(writer)
-            for candidate in candidates(writer):
-                heapq.heappush(frontier, candidate)
-    return _circuit(scores, np.array(taken, dtype=int))
+        taken[index] = True
+        if writers[index] not in reached:
+            reach(writers[index])
+    return _circuit(scores, taken)
 
 
 ALGORITHMS = {"top-n": top_n, "greedy": greedy, "threshold": threshold}
 
 
-def _ranking(scores: Scores, absolute: bool) -> Float[np.ndarray, " edges"]:
-    """What edges are ordered by, largest first; an edge without a score comes last, at −∞."""
-    values = edge_values(scores.graph, scores.matrix)
-    return np.where(np.isnan(values), -np.inf, np.abs(values) if absolute else values)
+def _share_of(n_units: int, share: float, level: str) -> int:
+    if not 0 < share <= 1:
+        raise ExtractionError(f"a share of the {level}s lies above 0 and at most at 1, not {share}")
+    return max(1, round(share * n_units))
 
 
-def _check_size(graph: Graph, n: int) -> None:
-    if not 1 <= n <= graph.n_edges:
+def _ranking(scores: Scores, absolute: bool) -> Float[np.ndarray, " units"]:
+    """What units are ordered by, largest first; NaN without a score."""
+    return np.abs(scores.unit_values) if absolute else scores.unit_values
+
+
+def _kept(scores: Scores, keep_unscored: bool | None) -> Bool[np.ndarray, " units"]:
+    """The units that stay in without a score."""
+    keep = scores.level != "edge" if keep_unscored is None else keep_unscored
+    return np.isnan(scores.unit_values) & keep
+
+
+def _check_size(scores: Scores, n: int) -> None:
+    if not 1 <= n <= scores.n_units:
         raise ExtractionError(
-            f"a circuit of {n} edges was asked for, but the graph has {graph.n_edges}: "
-            f"ask for 1 to {graph.n_edges}"
+            f"a circuit of {n} {scores.level}s was asked for, but the graph has {scores.n_units}: "
+            f"ask for 1 to {scores.n_units}"
         )
 
 
-def _circuit(scores: Scores, indices: np.ndarray) -> Circuit:
+def _circuit(scores: Scores, chosen: Bool[np.ndarray, " units"]) -> Circuit:
+    """The circuit of these units, pruned."""
     graph = scores.graph
-    chosen = np.zeros(graph.n_edges, dtype=bool)
-    chosen[indices] = True
-    mask = np.zeros_like(graph.edge_mask)
-    mask[graph.edge_mask] = chosen
-    return Circuit(graph, mask, scores).prune()
+    if scores.level == "edge":
+        mask = np.zeros_like(graph.edge_mask)
+        mask[graph.edge_mask] = chosen
+        return Circuit(graph, mask, scores).prune()
+    if scores.level == "node":
+        return Circuit(graph, edges_between(graph, chosen), scores, level="node").prune()
+    return Circuit.from_neurons(graph, chosen.reshape(scores.values.shape), scores).prune()

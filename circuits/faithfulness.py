@@ -2,9 +2,9 @@
 
 Faithfulness places a circuit between the empty circuit (0) and the whole model (1):
 `f(C) = (m(C) − m(∅)) / (m(N) − m(∅))` (Wang et al. 2022, arXiv:2211.00593; normalised as in
-Hanna et al. 2024, arXiv:2403.17806). Over circuits of several sizes k, as fractions of the edges,
-`CPR = ∫ f dk` rewards performance and `CMD = ∫ |1 − f| dk` measures the distance from the model
-(Mueller et al. 2025, arXiv:2504.13151).
+Hanna et al. 2024, arXiv:2403.17806). Over circuits of several sizes k, as fractions of the edges
+(of the nodes or neurons, where those were chosen), `CPR = ∫ f dk` rewards performance and
+`CMD = ∫ |1 − f| dk` measures the distance from the model (Mueller et al. 2025, arXiv:2504.13151).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def faithfulness(mean: float, clean: float, corrupted: float) -> float | None:
 
 
 def cpr(fractions: Sequence[float], values: Sequence[float], axis: Axis = "linear") -> float:
-    """The area under faithfulness over the fractions of edges achieved; higher is better.
+    """The area under faithfulness over the fractions of units achieved; higher is better.
 
     Trapezoids between the sizes given, on the fractions or, for `axis="log"`, on their logarithms
     and divided by the length of that axis. Raises `EvaluationError` for fewer than two sizes.
@@ -41,7 +41,7 @@ def cpr(fractions: Sequence[float], values: Sequence[float], axis: Axis = "linea
 
 
 def cmd(fractions: Sequence[float], values: Sequence[float], axis: Axis = "linear") -> float:
-    """The area between faithfulness and 1 over the fractions of edges achieved; lower is better.
+    """The area between faithfulness and 1 over the fractions of units achieved; lower is better.
 
     Computed and refused as `cpr`.
     """

@@ -5,7 +5,10 @@ A *writer* adds to the residual stream: the token embedding (`input`), every att
 inputs of every head (`a3.h1<q>`), every MLP, and the `logits`. An *edge* joins a writer to a reader
 that comes after it. The position embedding is no writer: clean and corrupted runs share it.
 
-This is the index space of every score and every circuit; it follows from three numbers and needs no
+In a *grouped* graph several query heads share one key and one value, and so one reader of each: an
+edge into `a3.kv0<k>` feeds every head of its group. Without groups every head has its own.
+
+This is the index space of every score and every circuit; it follows from a few numbers and needs no
 weights. The order of writers and readers is that of Hanna et al. 2024 (arXiv:2403.17806), so that
 matrices can be exchanged with published circuits.
 """
@@ -17,7 +20,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
 
 HEAD_INPUTS = ("q", "k", "v")
 
@@ -43,16 +46,32 @@ class Graph:
     """The graph of a model with `n_layers` layers of `n_heads` query heads and one MLP each.
 
     In a `parallel` block attention and MLP read the same stream, so an MLP does not read the heads
-    of its own layer.
+    of its own layer. The heads of a layer share `n_kv_heads` keys and values (None: every head has
+    its own).
     """
 
     n_layers: int
     n_heads: int
     parallel: bool = False
+    n_kv_heads: int = None  # type: ignore[assignment]  # a number as soon as the graph exists
 
     def __post_init__(self) -> None:
-        if self.n_layers < 1 or self.n_heads < 1:
-            raise ValueError(f"a graph needs at least one layer and one head, not {self}")
+        if self.n_kv_heads is None:
+            object.__setattr__(self, "n_kv_heads", self.n_heads)
+        if min(self.n_layers, self.n_heads, self.n_kv_heads) < 1:
+            raise ValueError(
+                f"a graph needs at least one layer, one head and one key-value head, not {self}"
+            )
+        if self.n_heads % self.n_kv_heads:
+            raise ValueError(
+                f"{self.n_heads} heads cannot share {self.n_kv_heads} key-value heads evenly: "
+                f"the number of heads must be a multiple of theirs"
+            )
+
+    @property
+    def grouped(self) -> bool:
+        """Whether several heads share a key and a value."""
+        return self.n_kv_heads != self.n_heads
 
     @property
     def n_writers(self) -> int:
@@ -61,8 +80,8 @@ class Graph:
 
     @property
     def n_readers(self) -> int:
-        """How many inputs read the stream: `L(3H + 1) + 1`."""
-        return self.n_layers * (3 * self.n_heads + 1) + 1
+        """How many inputs read the stream: `L(H + 2K + 1) + 1`, with K keys and values a layer."""
+        return self.n_layers * (self._n_head_inputs + 1) + 1
 
     @property
     def n_nodes(self) -> int:
@@ -88,7 +107,8 @@ class Graph:
         names = []
         for layer in range(self.n_layers):
             for kind in HEAD_INPUTS:
-                names += [f"a{layer}.h{head}<{kind}>" for head in range(self.n_heads)]
+                owner = "kv" if self.grouped and kind != "q" else "h"
+                names += [f"a{layer}.{owner}{i}<{kind}>" for i in range(self._n_inputs(kind))]
             names.append(f"m{layer}")
         return (*names, "logits")
 
@@ -100,17 +120,24 @@ class Graph:
     @cached_property
     def reader_kinds(self) -> tuple[str, ...]:
         """What each reader is: `q`, `k`, `v`, `mlp` or `logits`."""
-        layer = [kind for kind in HEAD_INPUTS for _ in range(self.n_heads)] + ["mlp"]
+        layer = [kind for kind in HEAD_INPUTS for _ in range(self._n_inputs(kind))] + ["mlp"]
         return (*(layer * self.n_layers), "logits")
 
     @cached_property
-    def reader_nodes(self) -> Int[np.ndarray, " readers"]:
-        """The index in `nodes` of the node that each reader belongs to."""
-        nodes: list[int] = []
+    def reads(self) -> Bool[np.ndarray, "readers nodes"]:
+        """Which nodes each reader feeds: one, or every head of a group."""
+        reads = np.zeros((self.n_readers, self.n_nodes), dtype=bool)
         for layer in range(self.n_layers):
-            heads = list(range(self.n_writers)[self.heads(layer)])
-            nodes += heads * len(HEAD_INPUTS) + [self.mlp(layer)]
-        return np.array([*nodes, self.n_writers])
+            for kind in HEAD_INPUTS:
+                heads = np.arange(self.n_heads)
+                inputs = heads if kind == "q" else heads // self._heads_per_kv
+                reads[self.inputs(layer, kind).start + inputs, self.heads(layer).start + heads] = (
+                    True
+                )
+            reads[self.mlp_input(layer), self.mlp(layer)] = True
+        reads[-1, -1] = True
+        reads.flags.writeable = False
+        return reads
 
     def heads(self, layer: int) -> slice:
         """The rows of a layer's heads among the writers."""
@@ -123,8 +150,18 @@ class Graph:
 
     def head_inputs(self, layer: int) -> slice:
         """The columns of a layer's head inputs among the readers: all q, then all k, then all v."""
-        first = layer * (3 * self.n_heads + 1)
-        return slice(first, first + 3 * self.n_heads)
+        first = layer * (self._n_head_inputs + 1)
+        return slice(first, first + self._n_head_inputs)
+
+    def inputs(self, layer: int, kind: str) -> slice:
+        """The columns of one kind, `q`, `k` or `v`, of a layer's head inputs among the readers."""
+        before = HEAD_INPUTS[: HEAD_INPUTS.index(kind)]
+        first = self.head_inputs(layer).start + sum(map(self._n_inputs, before))
+        return slice(first, first + self._n_inputs(kind))
+
+    def kv_head_of(self, head: int) -> int:
+        """Which of a layer's keys and values a head takes."""
+        return head // self._heads_per_kv
 
     def mlp_input(self, layer: int) -> int:
         """The column of a layer's MLP among the readers."""
@@ -162,4 +199,17 @@ class Graph:
     def digest(self) -> str:
         """A name for this index space: equal exactly where matrices can be compared by index."""
         text = f"{self.n_layers} {self.n_heads} {int(self.parallel)}"
+        if self.grouped:
+            text += f" {self.n_kv_heads}"
         return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def _heads_per_kv(self) -> int:
+        return self.n_heads // self.n_kv_heads
+
+    @property
+    def _n_head_inputs(self) -> int:
+        return sum(map(self._n_inputs, HEAD_INPUTS))
+
+    def _n_inputs(self, kind: str) -> int:
+        return self.n_heads if kind == "q" else self.n_kv_heads

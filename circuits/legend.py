@@ -18,11 +18,22 @@ UNSCORED, UNSCORED_WIDTH = "#6f6f6f", 1.2
 HELPS = ((146, 187, 217), (12, 68, 134))
 HURTS = ((240, 160, 130), (160, 14, 36))
 WIDTHS = (0.7, 5.0)
-FILLS = {"input": "#e6e6e6", "logits": "#e6e6e6", "head": "#ffffff", "mlp": "#f2e9cf"}
+FILLS = {
+    "input": "#e6e6e6",
+    "logits": "#e6e6e6",
+    "head": "#ffffff",
+    "group": "#ffffff",
+    "mlp": "#f2e9cf",
+}
 LINES = {"q": "dashed", "k": "dotted", "v": "solid", "mlp": "solid", "logits": "solid"}
 
 _GOALS = {"q": "a query", "k": "a key", "v": "a value", "mlp": "an MLP", "logits": "the logits"}
-_BOXES = {"head": "attention head", "mlp": "MLP", "input": "token embedding, logits"}
+_BOXES = {
+    "head": "attention head",
+    "group": "attention heads that share a key and a value",
+    "mlp": "MLP",
+    "input": "token embedding, logits",
+}
 _DASHES = {"dashed": [8, 4, 8, 4, 8, 4], "dotted": [2, 4] * 6, "solid": [40]}  # drawn, left out, …
 
 Entry = tuple[str, str]  # a sample of the mark, and what it means

@@ -15,13 +15,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 import data.bundled
-from circuits.architecture import FAMILIES, Architecture, Family, Layer, architecture_of
-from circuits.errors import ModelError
+from circuits.architecture import (
+    KV,
+    Architecture,
+    architecture_of,
+    embedding_module,
+    final_norm,
+    position_table,
+    take_layer_apart,
+    unembed,
+)
+from circuits.errors import ModelError, ModelFamilyError
 from circuits.graph import Graph
+from circuits.layers import Layer, Norm, at_least_float32
 from circuits.weights_digest import (
     fingerprint_of_directory,
     fingerprint_of_tokenizer,
@@ -66,15 +76,26 @@ class Model:
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
         """The model's blocks, taken apart."""
-        return tuple(self._family.layer(self.bridge, i) for i in range(self.architecture.n_layers))
+        n_layers = self.architecture.n_layers
+        return tuple(take_layer_apart(self.bridge, i, self.architecture) for i in range(n_layers))
+
+    @cached_property
+    def positions(self) -> Float[Tensor, "positions d_model"] | None:
+        """The learned position embedding; None where the family has none."""
+        return position_table(self.bridge)
+
+    @cached_property
+    def final_norm(self) -> Norm:
+        """The norm in front of the unembedding."""
+        return final_norm(self.bridge)
+
+    def embed(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_model"]:
+        """What the token embedding writes, without positions."""
+        return embedding_module(self.bridge)(tokens)
 
     def logits(self, stream: Float[Tensor, "... d_model"]) -> Float[Tensor, "... vocab"]:
         """What the model says at positions whose final residual stream is given."""
-        return self._family.logits(self.bridge, stream)
-
-    @property
-    def _family(self) -> Family:
-        return FAMILIES[self.bridge.original_model.config.model_type]
+        return unembed(self.bridge, self.final_norm(stream))
 
 
 def load_model(
@@ -83,28 +104,33 @@ def load_model(
     dtype: str = "float32",
     revision: str | None = None,
     tokenizer: Any = None,
+    kv: str = "ungrouped",
 ) -> Model:
     """Load a model by name for attribution and evaluation; its parameters are frozen.
 
     `name` is a bundled model (`bundled/behaviours`), a local Hugging Face directory, or a name on
     the hub (`gpt2`), there at `revision`. `device` is a torch device, or `auto`: a GPU where there
     is one. `dtype` is float32, bfloat16, float16 or float64. `tokenizer` (a tokenizer, or the name
-    of one) replaces the directory's own. Raises `ModelError` and `ModelFamilyError`.
+    of one) replaces the directory's own. `kv` says how heads that share keys and values enter the
+    graph: each with a k and a v input of its own (`ungrouped`, as in published circuits), or with
+    one k and one v input a key-value head (`grouped`). Raises `ModelError` and `ModelFamilyError`.
     """
     name = str(name)
+    if kv not in KV:
+        raise ModelError(f"there is no kv {kv!r}: choose {' or '.join(KV)}")
     if dtype not in DTYPES:
         raise ModelError(f"there is no dtype {dtype!r}: choose from {', '.join(DTYPES)}")
     torch_device = _device(device)
     directory = find_directory(name, revision)
     digest = fingerprint_of_directory(directory, name)
 
-    architecture = architecture_of(_config(directory, name), name)
+    architecture = architecture_of(_config(directory, name), name, kv)
     own_tokenizer = _tokenizer(directory, name, tokenizer)
     with _quiet_transformers():
         hf_model = _read_weights(directory, name, DTYPES[dtype]).to(torch_device)
         n_parameters = sum(parameter.numel() for parameter in hf_model.parameters())
         bridge = _bridge(directory, hf_model, torch_device, DTYPES[dtype])
-    return Model(
+    model = Model(
         name=name,
         bridge=bridge,
         tokenizer=own_tokenizer,
@@ -114,6 +140,36 @@ def load_model(
         device=torch_device,
         dtype=DTYPES[dtype],
     )
+    _check_function(model)
+    return model
+
+
+_SAME = {torch.float64: 1e-4, torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.2}
+
+
+@torch.no_grad()
+def _check_function(model: Model) -> None:
+    """Refuse a model whose blocks, run one by one, do not say what the whole model says."""
+    from circuits.forward import logits_of
+
+    generator = torch.Generator().manual_seed(0)
+    n = min(24, model.architecture.n_positions)
+    tokens = torch.randint(model.architecture.d_vocab, (1, n), generator=generator)
+    tokens = tokens.to(model.device)
+    expected = at_least_float32(model.bridge(tokens)[:, -1])
+    found = at_least_float32(logits_of(model, tokens))
+    if not expected.isfinite().all():
+        raise ModelError(
+            f"the logits of the model {model.name!r} are nan or infinite on a short prompt: its "
+            f"weights are damaged, or too large for {str(model.dtype).removeprefix('torch.')}"
+        )
+    distance = (found - expected).norm() / (expected - expected.mean()).norm().clamp_min(1e-6)
+    if not distance <= _SAME[model.dtype]:
+        raise ModelFamilyError(
+            f"the model {model.name!r} computes something that is not described for its family "
+            f"{model.architecture.family}: run block by block, its logits differ by "
+            f"{float(distance):.1%}"
+        )
 
 
 def fingerprint(name: str | Path, revision: str | None = None) -> str:

@@ -1,8 +1,8 @@
 r"""From gradients at projection outputs to edge scores, with one matrix product a layer.
 
 All heads of a layer read one stream `x` through one norm; only their gradients differ. With `g`
-the gradient at the output of head h's query projection, the gradient at that reader is `Jᵀ W g`,
-where `J` is the norm's Jacobian. In closed form, with `x̂ = (x − μ)/σ`, norm weight `w` and `C` the
+the gradient at the output of a reader's projection, the gradient at that reader is `Jᵀ W g`, where
+`J` is the norm's Jacobian. In closed form, with `x̂ = (x − μ)/σ`, norm weight `w` and `C` the
 removal of the mean over d_model (LayerNorm; for RMSNorm `μ = 0` and `C` does nothing):
 
     Jᵀ W g = ( C(w∘W) g − x̂ · mean(x̂ ∘ (w∘W) g) ) / σ
@@ -14,27 +14,32 @@ constant part. So a gradient taken at several points s of a path, with weights �
     κ_s = ω_s g_sᵀ (w∘W)ᵀ x̂_s / (d_model σ_s)   (one number a reader and point), and x̂_s
 
 and the d_model-wide gradients of a layer are formed once, whatever the number of points:
-`G = C(w∘W) a − Σ_s x̂_s κ_s`. Scores are `S = Σ_pos Δᵀ G`, for each example, on real edges.
+`G = C(w∘W) a − Σ_s x̂_s κ_s`; without a norm in front, `G = W a` with σ = 1. Scores are
+`S = Σ_pos Δᵀ G`, for each example, on real edges.
 """
 
 from __future__ import annotations
 
 import torch
-from einops import einsum, rearrange
+from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.architecture import Layer, at_least_float32
 from circuits.batching import Batch, BytesOf
+from circuits.forward import Trace
 from circuits.graph import HEAD_INPUTS
+from circuits.intervention import Contributions
+from circuits.layers import Layer, at_least_float32
 from circuits.model import Model
-from circuits.recording import Contributions, Gradients
 
 WriterChanges = Float[Tensor, "batch writers pos d_model"]
 
 
 class ReaderGradients:
     """The weighted sum, over points of a path, of the gradients at every reader."""
+
+    KEEP = ("stream", *HEAD_INPUTS)
+    FORK = (*HEAD_INPUTS, "mlp_in", "logits")
 
     def __init__(self, model: Model, batch: Batch) -> None:
         self.model = model
@@ -46,125 +51,155 @@ class ReaderGradients:
         self.mlps: list[Tensor | None] = [None] * n_layers
         self.logits: Tensor | None = None
 
-    def add(self, gradients: Gradients, weight: float) -> None:
-        """Add the gradients at one point of the path."""
-        for index, (layer, found) in enumerate(
-            zip(self.model.layers, gradients.layers, strict=True)
-        ):
-            normal, scale = layer.norm_of_heads.normalise(at_least_float32(found.stream))
-            over = weight / scale[..., None]
-            linear, gradient = [], []
-            for kind in HEAD_INPUTS:
-                constant = constant_part(layer, kind)
-                linear.append(at_least_float32(found.projections[kind]) - constant)
-                gradient.append(at_least_float32(found.heads[kind]))
-            g = torch.stack(gradient, dim=2)
-            along = (g * torch.stack(linear, dim=2)).sum(-1) * over / normal.shape[-1]
-            self.projected[index] = _sum(self.projected[index], g * over[..., None])
-            self.streams[index].append(normal)
-            self.along[index].append(
-                rearrange(along, "batch pos kind head -> batch pos (kind head)")
-            )
-            self.mlps[index] = _sum(self.mlps[index], at_least_float32(found.mlp) * weight)
-        at_answer = gradients.logits[self.batch.rows, self.batch.last]
-        self.logits = _sum(self.logits, at_least_float32(at_answer) * weight)
+    def add(self, trace: Trace, weight: float) -> None:
+        """Add the gradients that a run left at its readers."""
+        for index, layer in enumerate(self.model.layers):
+            self._add_heads(index, layer, trace, weight)
+            if ("mlp_in", index) in trace.gradients:
+                gradient = at_least_float32(trace.gradients["mlp_in", index])
+                self.mlps[index] = _sum(self.mlps[index], gradient * weight)
+        at_logits = trace.gradients.get(("logits", self.model.architecture.n_layers))
+        if at_logits is not None:
+            self.logits = _sum(self.logits, at_least_float32(at_logits) * weight)
 
-    def edge_scores(self, changes: WriterChanges) -> Float[Tensor, "batch writers readers"]:
-        """Each example's score of every edge, 0 where there is none.
+    def _add_heads(self, index: int, layer: Layer, trace: Trace, weight: float) -> None:
+        found = [trace.gradients.get((kind, index)) for kind in HEAD_INPUTS]
+        if all(one is None for one in found):
+            return
+        values = [trace[kind, index] for kind in HEAD_INPUTS]
+        gradients = [
+            torch.zeros_like(value) if one is None else one
+            for one, value in zip(found, values, strict=True)
+        ]
+        g = at_least_float32(torch.cat(gradients, dim=2)) * weight  # [batch, pos, reader, d_head]
+        if layer.norm_of_heads is None:
+            self.projected[index] = _sum(self.projected[index], g)
+            return
+        normal, scale = layer.norm_of_heads.normalise(at_least_float32(trace["stream", index]))
+        constant = constant_part(layer)
+        linear = at_least_float32(torch.cat(values, dim=2))
+        linear = linear if constant is None else linear - constant
+        g = g / scale[..., None]
+        self.projected[index] = _sum(self.projected[index], g)
+        self.streams[index].append(normal)
+        self.along[index].append((g * linear).sum(-1) / normal.shape[-1])
 
-        `changes` are the writers' corrupted minus clean contributions, 0 on padding.
+    def add_scores(
+        self,
+        scores: Float[Tensor, "batch writers readers"],
+        changes: WriterChanges,
+        writers: slice = slice(0, None),
+    ) -> None:
+        """Add each example's scores of the edges out of some writers to `scores`.
+
+        `changes` are the writers' ablated minus clean contributions, 0 on padding.
         """
         graph = self.model.graph
-        assert self.logits is not None, "no gradient has been added"
-        scores = changes.new_zeros(len(changes), graph.n_writers, graph.n_readers)
         for index in range(graph.n_layers):
-            before = graph.writers_before_heads(index)
-            scores[:, :before, graph.head_inputs(index)] = _contract(
-                changes[:, :before], self._head_gradients(index)
+            rows = _before(writers, graph.writers_before_heads(index))
+            if self.projected[index] is not None and rows.start < rows.stop:
+                scores[:, rows, graph.head_inputs(index)] += einsum(
+                    changes[:, rows],
+                    self._head_gradients(index),
+                    "batch writer pos d_model, batch reader pos d_model -> batch writer reader",
+                )
+            rows, mlp = _before(writers, graph.writers_before_mlp(index)), self.mlps[index]
+            if mlp is not None and rows.start < rows.stop:
+                scores[:, rows, graph.mlp_input(index)] += einsum(
+                    changes[:, rows],
+                    mlp,
+                    "batch writer pos d_model, batch pos d_model -> batch writer",
+                )
+        if self.logits is not None:
+            at_answer = changes[self.batch.rows, :, self.batch.last][:, writers]
+            scores[:, writers, -1] += einsum(
+                at_answer, self.logits, "batch writer d_model, batch d_model -> batch writer"
             )
-            before, mlp = graph.writers_before_mlp(index), self.mlps[index]
-            assert mlp is not None
-            scores[:, :before, graph.mlp_input(index)] = _contract(
-                changes[:, :before], mlp[:, None]
-            ).squeeze(-1)
-        at_answer = changes[self.batch.rows, :, self.batch.last]
-        scores[:, :, -1] = einsum(
-            at_answer, self.logits, "batch writer d_model, batch d_model -> batch writer"
-        )
-        return scores
 
     def _head_gradients(self, index: int) -> Float[Tensor, "batch reader pos d_model"]:
-        layer = self.model.layers[index]
-        projected = self.projected[index]
+        layer, projected = self.model.layers[index], self.projected[index]
         assert projected is not None
         direct = einsum(
             projected,
-            torch.stack([self._weights(layer, kind) for kind in HEAD_INPUTS]),
-            "batch pos kind head d_head, kind head d_model d_head -> batch kind head pos d_model",
+            weights_behind_norm(layer),
+            "batch pos reader d_head, reader d_model d_head -> batch reader pos d_model",
         )
-        along = einsum(
-            torch.stack(self.streams[index]),
-            torch.stack(self.along[index]),
-            "point batch pos d_model, point batch pos reader -> batch reader pos d_model",
-        )
-        return rearrange(direct, "batch kind head ... -> batch (kind head) ...").sub_(along)
-
-    def _weights(self, layer: Layer, kind: str) -> Float[Tensor, "heads d_model d_head"]:
-        """C(w∘W): the projection seen from behind the norm."""
-        weights = at_least_float32(layer.weights[kind])
-        norm = layer.norm_of_heads
-        if norm.weight is not None:
-            weights = weights * at_least_float32(norm.weight)[:, None]
-        if norm.centred:
-            weights = weights - weights.mean(dim=1, keepdim=True)
-        return weights
+        for normal, along in zip(self.streams[index], self.along[index], strict=True):
+            direct -= normal[:, None] * along.transpose(1, 2)[..., None]
+        return direct
 
 
-def constant_part(layer: Layer, kind: str) -> Float[Tensor, "heads d_head"]:
-    """What a projection puts out for x̂ = 0: its own bias and the norm's bias seen through it."""
-    constant = at_least_float32(layer.biases[kind])
-    norm = layer.norm_of_heads
-    if norm.bias is None:
-        return constant
-    through = einsum(
-        at_least_float32(norm.bias),
-        at_least_float32(layer.weights[kind]),
-        "d_model, head d_model d_head -> head d_head",
-    )
-    return constant + through
+def weights_behind_norm(layer: Layer) -> Float[Tensor, "readers d_model d_head"]:
+    """C(w∘W) of all readers of a layer: the projections seen from behind the norm."""
+    weights = torch.cat([layer.projections[kind].weights for kind in HEAD_INPUTS])
+    weights, norm = at_least_float32(weights), layer.norm_of_heads
+    if norm is not None and norm.weight is not None:
+        weights = weights * at_least_float32(norm.weight)[:, None]
+    if norm is not None and norm.centred:
+        weights = weights - weights.mean(dim=1, keepdim=True)
+    return weights
+
+
+def constant_part(layer: Layer) -> Float[Tensor, "readers d_head"] | None:
+    """What the projections put out for x̂ = 0: their biases and the norm's, seen through them."""
+    parts = []
+    for kind in HEAD_INPUTS:
+        projection, norm = layer.projections[kind], layer.norm_of_heads
+        part = projection.biases
+        if norm is not None and norm.bias is not None:
+            through = einsum(
+                at_least_float32(norm.bias),
+                at_least_float32(projection.weights),
+                "d_model, reader d_model d_head -> reader d_head",
+            )
+            part = through if part is None else through + at_least_float32(part)
+        if part is None:
+            return None
+        parts.append(at_least_float32(part))
+    return torch.cat(parts)
+
+
+def masked(batch: Batch, value: Tensor) -> Tensor:
+    """The value with 0 on padding."""
+    return value * batch.real.view(*batch.real.shape, *[1] * (value.ndim - 2))
+
+
+def change(batch: Batch, clean: Tensor, ablated: Tensor) -> Tensor:
+    """Ablated minus clean, in float32 at least, 0 on padding."""
+    return masked(batch, at_least_float32(ablated) - at_least_float32(clean))
 
 
 def writer_changes(
-    model: Model, batch: Batch, clean: Contributions, corrupted: Contributions
+    model: Model, batch: Batch, clean: Contributions, ablated: Contributions
 ) -> WriterChanges:
-    """Δ: every writer's corrupted minus its clean contribution to the stream, 0 on padding."""
+    """Δ: every writer's ablated minus its clean contribution to the stream, 0 on padding.
 
-    def change(a: Tensor, b: Tensor) -> Tensor:
-        difference = at_least_float32(b) - at_least_float32(a)
-        return difference.mul_(batch.real.view(*batch.real.shape, *[1] * (difference.ndim - 2)))
-
-    changes = [change(clean.embedding, corrupted.embedding)[:, None]]
+    Where a post-norm lies behind the heads, through its Jacobian at the clean input.
+    """
+    changes = [change(batch, clean.embedding, ablated.embedding)[:, None]]
     for index, layer in enumerate(model.layers):
-        heads = change(clean.heads[index], corrupted.heads[index])
-        changes.append(
-            einsum(
-                heads,
-                at_least_float32(layer.output),
-                "batch pos head d_head, head d_head d_model -> batch head pos d_model",
-            )
-        )
-        changes.append(change(clean.mlps[index], corrupted.mlps[index])[:, None])
+        heads = head_changes(layer, change(batch, clean.heads[index], ablated.heads[index]))
+        if layer.norm_after_heads is not None:
+            at = layer.sum_of_heads(clean.heads[index])[:, None]
+            heads = layer.norm_after_heads.push_forward(at, heads)
+        changes.append(heads)
+        changes.append(change(batch, clean.mlps[index], ablated.mlps[index])[:, None])
     return torch.cat(changes, dim=1)
 
 
-def _contract(
-    changes: WriterChanges, gradients: Float[Tensor, "batch readers pos d_model"]
-) -> Float[Tensor, "batch writers readers"]:
+def head_changes(
+    layer: Layer, z: Float[Tensor, "batch pos heads d_head"]
+) -> Float[Tensor, "batch heads pos d_model"]:
+    """Changes of head outputs behind the output projection."""
     return einsum(
-        changes,
-        gradients,
-        "batch writer pos d_model, batch reader pos d_model -> batch writer reader",
+        z,
+        at_least_float32(layer.output),
+        "batch pos head d_head, head d_head d_model -> batch head pos d_model",
     )
+
+
+def _before(writers: slice, end: int) -> slice:
+    return slice(writers.start, end if writers.stop is None else min(writers.stop, end))
 
 
 def _sum(total: Tensor | None, term: Tensor) -> Tensor:
@@ -176,14 +211,18 @@ def planned_bytes(model: Model, points: int) -> BytesOf:
     a = model.architecture
     graph = a.graph
     item = max(4, model.dtype.itemsize)
+    readers = a.n_heads + 2 * a.n_kv_heads
+    heads = readers * a.d_head
 
     def bytes_of(n_examples: int, n_prefix: int, longest: int) -> int:
         pos = longest - n_prefix
-        cache = 2 * a.n_layers * a.d_model * n_prefix
-        autograd = a.n_layers * pos * (20 * a.d_model + 8 * a.d_mlp + 5 * a.n_heads * longest)
-        compact = a.n_layers * pos * (22 * a.d_model + points * (a.d_model + 3 * a.n_heads))
+        cache = 2 * a.n_layers * a.n_kv_heads * a.d_head * n_prefix
+        autograd = (
+            a.n_layers * pos * (14 * a.d_model + 3 * heads + 8 * a.d_mlp + 5 * a.n_heads * longest)
+        )
+        compact = a.n_layers * pos * (16 * a.d_model + 3 * heads + points * (a.d_model + readers))
         changes = 2 * graph.n_writers * pos * a.d_model
-        of_a_layer = 3 * (3 * a.n_heads + 1) * pos * a.d_model
+        of_a_layer = 3 * (readers + 1) * pos * a.d_model
         scores = 2 * graph.n_writers * graph.n_readers
         logits = 3 * a.d_vocab
         return (

@@ -18,6 +18,16 @@ from circuits.architecture import Family, family_of
 from circuits.errors import ModelError
 
 _CHUNK = 1 << 22
+_SHAPES_NOTHING = {
+    "_name_or_path",
+    "architectures",
+    "dtype",
+    "initializer_range",
+    "model_type",
+    "torch_dtype",
+    "transformers_version",
+    "use_cache",
+}
 _TOKENIZER_FILES = (
     "tokenizer*.json",
     "special_tokens_map.json",
@@ -45,7 +55,7 @@ def fingerprint_of_directory(directory: Path, name: str) -> str:
 def _fingerprint(directory: Path, name: str) -> str:
     config = read_config(directory, name)
     family = family_of(config.get("model_type"), name)
-    settings = {key: config.get(key, value) for key, value in family.function_settings.items()}
+    settings = _settings(config, family)
     tied = settings.get("tie_word_embeddings", False)
     digests = {
         tensor: digest
@@ -54,6 +64,17 @@ def _fingerprint(directory: Path, name: str) -> str:
     }
     text = json.dumps([config["model_type"], settings, digests], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _settings(config: dict, family: Family) -> dict:
+    """The settings that shape what the model computes."""
+    if family.function_settings is not None:
+        return {key: config.get(key, value) for key, value in family.function_settings.items()}
+    return {
+        key: value
+        for key, value in config.items()
+        if key not in _SHAPES_NOTHING and not key.endswith(("_token_id", "dropout", "_pdrop"))
+    }
 
 
 def fingerprint_of_tokenizer(directory: Path) -> str:

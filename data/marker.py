@@ -16,8 +16,8 @@ _FORMAT = "circuit-grid store"
 def admit(place: Location, create: bool) -> None:
     """Check the marker of the store at a place, or make the store if `create`.
 
-    StoreError if it is newer, missing and not to be made, or something else; OSError if the place
-    cannot be read or written.
+    StoreError if it is of another schema version, missing and not to be made, or something else;
+    OSError if the place cannot be read or written.
     """
     marker = place.read(_MARKER)
     if marker is None and (entries := place.entries()):
@@ -65,4 +65,11 @@ def _check_marker(marker: bytes, name: str) -> None:
             f"The store {name!r} has schema version {version}, written by circuit-grid"
             f" {found.get('written_by', 'unknown')}; this one reads up to version {SCHEMA_VERSION}:"
             " upgrade circuit-grid, or choose another place with --store or CIRCUIT_GRID_STORE."
+        )
+    if version < SCHEMA_VERSION:
+        raise StoreError(
+            f"The store {name!r} has schema version {version}, and this circuit-grid reads version"
+            f" {SCHEMA_VERSION} alone: keep it for the circuit-grid that wrote it"
+            f" ({found.get('written_by', 'unknown')}), and choose another place with --store or"
+            " CIRCUIT_GRID_STORE; or remove it, and run the grid again."
         )

@@ -1,11 +1,13 @@
 """Every table that is ever persisted: its columns, their types and what they mean.
 
 A star: dimensions (`models`, `graphs`, `edges`, `nodes`, `datasets`, `examples`, `methods`) and
-facts (`shards`, `scores`, `circuits`, `members`, `evaluations`, `example_values`, `baselines`,
-`baseline_values`). Ids that name content are lower-case hexadecimal keys, ids within one of them
-(`edge_id`, `node_id`, `example_id`) are small integers. A table's `key` columns tell its rows
-apart. A *companion* is written under its primary's key, before it: the primary is complete only
-where all its companions are.
+facts (`mean_activations`, `shards`, `scores`, `circuits`, `members`, `member_neurons`,
+`evaluations`, `example_values`, `baselines`, `baseline_values`). Ids that name content are
+lower-case hexadecimal keys, ids within one of them (`edge_id`, `node_id`, `example_id`) are small
+integers. What is scored is a *unit*, with a `unit_id` within its level: at edge level the edge's
+`edge_id`, at node level the writer's `node_id`, at neuron level `node_id * d_model + dimension`.
+The views have the names. A table's `key` columns tell its rows apart. A *companion* is written
+under its primary's key, before it: the primary is complete only where all its companions are.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,11 +17,14 @@ import pyarrow as pa
 
 from data.errors import StoreError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 TEXT, FLAG, REAL = pa.string(), pa.bool_(), pa.float64()
 ID, BIG = pa.int32(), pa.int64()
 TOKENS = pa.list_(pa.field("token", pa.int32(), nullable=False))
+NAMES = pa.list_(pa.field("name", pa.string(), nullable=False))
+INDICES = pa.list_(pa.field("index", pa.int32(), nullable=False))
+VECTOR = pa.list_(pa.field("value", pa.float64(), nullable=False))
 
 
 @dataclass(frozen=True)
@@ -63,8 +68,13 @@ MODELS = _declare(
     ("family", TEXT, "architecture family, such as gpt2"),
     ("n_layers", ID, "number of layers"),
     ("n_heads", ID, "query heads per layer"),
+    ("n_kv_heads", ID, "key-value heads per layer; as many as query heads where not grouped"),
     ("d_model", ID, "width of the residual stream"),
     ("d_head", ID, "width of a head"),
+    ("d_mlp", ID, "width of an MLP's hidden layer"),
+    ("d_vocab", ID, "number of tokens"),
+    ("n_positions", ID, "longest input"),
+    ("parallel", FLAG, "whether attention and MLP of a layer read the same stream"),
     ("n_parameters", BIG, "number of parameters"),
     ("dtype?", TEXT, "dtype of the weights as loaded"),
 )  # fmt: skip
@@ -74,6 +84,7 @@ GRAPHS = _declare(
     ("graph", TEXT, "digest of the graph"),
     ("n_layers", ID, "number of layers"),
     ("n_heads", ID, "query heads per layer"),
+    ("n_kv_heads", ID, "k readers per layer; as many as query heads where each has its own"),
     ("parallel", FLAG, "whether attention and MLP of a layer read the same stream"),
     ("n_writers", ID, "number of writers"),
     ("n_readers", ID, "number of readers"),
@@ -94,7 +105,8 @@ EDGES = _declare(
     ("writer_layer", ID, "layer of the writer; -1 for input"),
     ("writer_head?", ID, "head of the writer; null if it is none"),
     ("reader_layer", ID, "layer of the reader; n_layers for logits"),
-    ("reader_head?", ID, "head of the reader; null if it is none"),
+    ("reader_head?", ID, "head of the reader; null if it is none, or several of a group"),
+    ("reader_nodes", NAMES, "the nodes that the reader feeds: several for the k or v of a group"),
     companion_of="graphs",
 )  # fmt: skip
 
@@ -139,34 +151,53 @@ METHODS = _declare(
     "methods", "an attribution method with its options", "method",
     ("method", TEXT, "id of method and options"),
     ("name", TEXT, "name, such as EAP-IG-inputs"),
+    ("label", TEXT, "name and options for people, such as EAP-IG-inputs (5, midpoint)"),
     ("level", TEXT, "edge, node or neuron"),
     ("intervention?", TEXT, "what replaces a contribution; null for methods that take none"),
     ("steps?", ID, "points on the path; null for methods without a path"),
     ("quadrature?", TEXT, "quadrature rule; null for methods without a path"),
+    ("scope?", TEXT, "component or all: which edges a point counts for; null where all do"),
+    ("seed?", BIG, "seed of the numbers drawn; null for methods that draw none"),
+    ("restriction?", TEXT, "the units it is restricted to, such as top 500 of EAP; null for none"),
     ("metric?", TEXT, "metric whose loss is attributed; null for methods that take none"),
 )  # fmt: skip
 
+MEAN_ACTIVATIONS = _declare(
+    "mean_activations", "the mean output of a writer, at every position or at one",
+    "means writer_id position",
+    ("means", TEXT, "id of the set of means: the key of its artifact"),
+    ("model", TEXT, "the model"),
+    ("dataset", TEXT, "the dataset whose clean inputs were averaged over"),
+    ("kind", TEXT, "mean or mean-positional"),
+    ("writer_id", ID, "position of the writer"),
+    ("writer", TEXT, "name of the writer"),
+    ("position?", ID, "the position; null where the mean is over all of them"),
+    ("vector", VECTOR, "the mean output; of a head d_head numbers, before its output projection"),
+    ("n_positions", BIG, "how many real positions each mean is over"),
+)  # fmt: skip
+
 SHARDS = _declare(
-    "shards", "the sums over a shard's examples for one edge", "shard_index edge_id",
-    ("shard_index", ID, "position of the shard in its dataset"),
+    "shards", "the sums over a shard's examples for one unit", "shard_index unit_id",
+    ("shard_index", ID, "position of the shard's examples among those of its dataset"),
     ("first_example", ID, "first example of the shard"),
     ("n_examples", ID, "number of examples in the shard"),
-    ("edge_id", ID, "the edge"),
+    ("level", TEXT, "edge, node or neuron"),
+    ("unit_id", ID, "the edge, node or neuron"),
     ("total", REAL, "sum of the examples' scores"),
     ("total_of_squares", REAL, "sum of the squares of the examples' scores"),
 )  # fmt: skip
 
 SCORES = _declare(
-    "scores", "the score of an edge", "scores edge_id",
+    "scores", "the score of a unit", "scores unit_id",
     ("scores", TEXT, "id of the set of scores: the key of its artifact"),
     ("model", TEXT, "the model"),
     ("graph", TEXT, "its graph"),
     ("dataset", TEXT, "the dataset scored on"),
     ("method", TEXT, "the method"),
     ("level", TEXT, "edge, node or neuron"),
-    ("edge_id", ID, "the edge"),
-    ("score", REAL, "mean over examples; positive means that the edge helps the task"),
-    ("standard_error?", REAL, "standard error of the mean; null or NaN for a single example"),
+    ("unit_id", ID, "the edge, node or neuron"),
+    ("score?", REAL, "mean over examples; positive: the unit helps; null where it was not scored"),
+    ("standard_error?", REAL, "standard error of the mean; null where unknown, as for one example"),
     ("n_examples", ID, "number of examples"),
 )  # fmt: skip
 
@@ -177,13 +208,15 @@ CIRCUITS = _declare(
     ("graph", TEXT, "its graph"),
     ("level", TEXT, "edge, node or neuron"),
     ("algorithm", TEXT, "top-n, threshold or greedy"),
-    ("absolute", FLAG, "whether edges were ranked by |score|"),
-    ("size_asked?", REAL, "fraction of all edges asked for; null if none was"),
-    ("edges_asked?", ID, "number of edges asked for; null if none was"),
+    ("rule", TEXT, "algorithm and options for people, such as top-n (signed)"),
+    ("absolute", FLAG, "whether units were ranked by |score|"),
+    ("size_asked?", REAL, "fraction of all units of its level asked for; null if none was"),
+    ("units_asked?", ID, "number of units asked for; null if none was"),
     ("threshold?", REAL, "least score asked for; null if none was"),
-    ("n_edges", ID, "number of edges in it, after pruning"),
+    ("n_units", ID, "number of edges, nodes or neurons in it, after pruning"),
+    ("n_edges", ID, "number of edges in it"),
     ("n_nodes", ID, "number of nodes in it"),
-    ("fraction", REAL, "achieved: n_edges over the graph's n_edges, in [0, 1]"),
+    ("fraction", REAL, "achieved: n_units over all units of its level, in [0, 1]"),
 )  # fmt: skip
 
 EXTRACTIONS = _declare(
@@ -194,9 +227,17 @@ EXTRACTIONS = _declare(
 )  # fmt: skip
 
 MEMBERS = _declare(
-    "members", "an edge of a circuit", "circuit edge_id",
+    "members", "an edge of a circuit, whatever its level", "circuit edge_id",
     ("circuit", TEXT, "the circuit"),
     ("edge_id", ID, "the edge"),
+    companion_of="circuits",
+)  # fmt: skip
+
+MEMBER_NEURONS = _declare(
+    "member_neurons", "a node of a circuit at neuron level", "circuit node_id",
+    ("circuit", TEXT, "the circuit"),
+    ("node_id", ID, "the node, a writer"),
+    ("dimensions", INDICES, "the output dimensions of the writer that are in the circuit"),
     companion_of="circuits",
 )  # fmt: skip
 
@@ -206,6 +247,7 @@ EVALUATIONS = _declare(
     ("circuit", TEXT, "the circuit that was run"),
     ("model", TEXT, "the model"),
     ("dataset", TEXT, "the dataset it was run on"),
+    ("intervention", TEXT, "what replaced the contributions that are not in the circuit"),
     ("metric", TEXT, "the metric"),
     ("mean", REAL, "mean of the metric over examples"),
     ("standard_error?", REAL, "standard error of the mean; null or NaN for a single example"),
@@ -223,13 +265,14 @@ EXAMPLE_VALUES = _declare(
 )  # fmt: skip
 
 BASELINES = _declare(
-    "baselines", "the metric of the whole model on clean or corrupted inputs", "baseline run",
+    "baselines", "the metric of the whole model, or of its empty circuit", "baseline run",
     ("baseline", TEXT, "id of the baseline"),
     ("model", TEXT, "the model"),
     ("dataset", TEXT, "the dataset"),
-    ("intervention", TEXT, "the intervention whose empty circuit `corrupted` stands for"),
+    ("intervention", TEXT, "what replaces every contribution in the corrupted run"),
+    ("means?", TEXT, "the mean activations that replace them; null for other interventions"),
     ("metric", TEXT, "the metric"),
-    ("run", TEXT, "clean or corrupted"),
+    ("run", TEXT, "clean, or corrupted: the empty circuit under the intervention"),
     ("mean", REAL, "mean of the metric over examples"),
     ("standard_error?", REAL, "standard error of the mean; null or NaN for a single example"),
     ("n_examples", ID, "number of examples"),
@@ -238,7 +281,7 @@ BASELINES = _declare(
 BASELINE_VALUES = _declare(
     "baseline_values", "the metric of the model on one example", "baseline run example_id",
     ("baseline", TEXT, "the baseline"),
-    ("run", TEXT, "clean or corrupted"),
+    ("run", TEXT, "clean, or corrupted: the empty circuit under the intervention"),
     ("example_id", ID, "the example"),
     ("value", REAL, "the metric"),
     companion_of="baselines",
@@ -248,7 +291,7 @@ TABLES: Mapping[str, Table] = {
     table.name: table
     for table in (
         MODELS, GRAPHS, EDGES, NODES, DATASETS, EXAMPLES, METHODS,
-        SHARDS, SCORES, CIRCUITS, EXTRACTIONS, MEMBERS,
+        MEAN_ACTIVATIONS, SHARDS, SCORES, CIRCUITS, EXTRACTIONS, MEMBERS, MEMBER_NEURONS,
         EVALUATIONS, EXAMPLE_VALUES, BASELINES, BASELINE_VALUES,
     )
 }  # fmt: skip

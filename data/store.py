@@ -41,8 +41,8 @@ class Store:
     def open(cls, location: str | Path, create: bool = True) -> "Store":
         """The store at a directory or URL, made if `create` and there is none.
 
-        StoreError if it was written by a newer schema, is missing and not to be made, holds
-        something else, or cannot be read or written.
+        StoreError if it was written by another version of the schema, is missing and not to be
+        made, holds something else, or cannot be read or written.
         """
         place = Location.parse(location)
         try:

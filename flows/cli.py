@@ -148,9 +148,10 @@ def draw(
     model: Annotated[str | None, typer.Option(help="The model's name.")] = None,
     task: Annotated[str | None, typer.Option(help="The task it was found on.")] = None,
     method: Annotated[str | None, typer.Option(help="The attribution method.")] = None,
+    level: Annotated[str | None, typer.Option(help="edge, node or neuron.")] = None,
     algorithm: Annotated[str | None, typer.Option(help="top-n, greedy or threshold.")] = None,
     size: Annotated[
-        float | None, typer.Option(help="The size asked for: a fraction, or edges.")
+        float | None, typer.Option(help="The size asked for: a fraction, or so many units.")
     ] = None,
     store: StoreOption = "artifacts",
 ) -> None:
@@ -160,7 +161,7 @@ def draw(
         from flows.drawings import find_circuit, load_circuit
 
         catalog = Catalog(Store.open(store, create=False))
-        filters = {"model": model, "task": task, "method": method}
+        filters = {"model": model, "task": task, "method": method, "level": level}
         found = find_circuit(catalog, circuit, filters | {"algorithm": algorithm, "size": size})
         drawn, title = load_circuit(catalog, found)
         path = drawn.draw(output, title=title)

@@ -32,7 +32,7 @@ from flows.measuring import measured
 from flows.plan import Plan, Products, cell_key, finished, make_plan, planned, walk
 from flows.progress import Watcher
 from flows.settings import has_own_server, prefect_server
-from flows.stages import Found, Stage
+from flows.stages import Found, ModelStage, Stage
 from flows.workbench import workbench
 from tasks import TaskError
 
@@ -92,6 +92,7 @@ class Run:
         self.identities = Identities()
         self.outcome = Outcome()
         self._failed: dict[str, str] = {}  # sentences of stages that failed in this run, by key
+        self._described: set[str] = set()  # models described in this run, by key
         self._noted: dict[str, Stage] = {}  # the stages of the grid, by place
         self._noted_at = 0.0
 
@@ -143,11 +144,20 @@ class Run:
         stages = next(steps)
         while True:
             found = tuple(self._settle(cell, stage, execute) for stage in stages)
+            if any(self._is_new_model(stage) for stage in stages):
+                self.watcher.replanned(cell, self.plan())
             try:
                 stages = steps.send(found)
             except StopIteration as end:
                 products: Products = end.value
                 return products
+
+    def _is_new_model(self, stage: Stage) -> bool:
+        """Whether a stage has described a model just now, so that more can be planned."""
+        if not isinstance(stage, ModelStage) or stage.key is None or stage.key in self._described:
+            return False
+        self._described.add(stage.key)
+        return self.outcome.statuses[stage.name, stage.key] == "computed"
 
     def _settle(self, cell: Cell, stage: Stage, execute: Execute) -> Found:
         """The artifacts of a stage, from the store or by doing it now."""

@@ -29,11 +29,23 @@ class ModelIdentity:
 
     name: str
     label: str
+    short_name: str
     revision: str | None
     dtype: str
+    kv: str
     device: str
     fingerprint: str
     tokenizer: str
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """What rows that come of running the model depend on: its weights and their dtype."""
+        return {"model": self.fingerprint, "dtype": self.dtype}
+
+    @property
+    def parameters_of_graph(self) -> dict[str, str]:
+        """What rows that name its edges depend on: the graph's readers besides."""
+        return self.parameters | {"kv": self.kv}
 
 
 class Identities:
@@ -71,8 +83,10 @@ def _identify_model(choice: ModelChoice, device: str) -> ModelIdentity:
     return ModelIdentity(
         name=choice.name,
         label=choice.label,
+        short_name=choice.short_name,
         revision=choice.revision,
         dtype=choice.dtype,
+        kv=choice.kv,
         device=device,
         fingerprint=fingerprint(choice.name, choice.revision),
         tokenizer=tokenizer_fingerprint(choice.name, choice.revision),

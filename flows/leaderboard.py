@@ -8,47 +8,56 @@ from typing import Any
 from rich.table import Table
 
 from data import Catalog
+from flows.config import PATCHING
 from flows.plan import Products
 
 Row = dict[str, Any]
 
+_GROUP = ("model", "task", "metric", "evaluated_under", "level")
+
 
 def rows_of_run(catalog: Catalog, products: Iterable[Products]) -> list[Row]:
-    """The leaderboard's rows of these cells, best first within a model, task and metric."""
+    """The leaderboard's rows of these cells, best first within a group that can be compared."""
     mine = {
-        (found["circuits"].key, one.evaluated_on)
+        (extracted["circuits"].key, baseline["baselines"].key)
         for one in products
-        for found in one.circuits
-        if found is not None
+        for extracted in one.circuits
+        for baseline in one.baselines
+        if extracted is not None and baseline is not None
     }
     rows = catalog.query(
-        "SELECT * FROM leaderboard ORDER BY model, task, split, metric,"
-        " cpr DESC NULLS LAST, method, algorithm, scores"
+        "SELECT * FROM leaderboard ORDER BY model, task, split, metric, evaluated_under, level,"
+        " cpr DESC NULLS LAST, label, rule, scores"
     ).to_pylist()
-    return [row for row in rows if (row["extraction"], row["dataset"]) in mine]
+    return [row for row in rows if (row["extraction"], row["baseline"]) in mine]
 
 
 def leaderboard_table(rows: list[Row]) -> Table:
-    """CPR, CMD and the seconds of attribution; models are named only if there are several."""
+    """CPR, CMD and the seconds of attribution; what is the same everywhere is left out.
+
+    Rows stand together that can be compared: of one model, task, metric and intervention, and of
+    one level, since a fraction of the edges is not one of the nodes.
+    """
     several = len({row["model"] for row in rows}) > 1
     judged = len({row["metric"] for row in rows}) > 1 or any(
-        row["metric"] != row["attribution_metric"] for row in rows
+        row["attribution_metric"] not in (None, row["metric"]) for row in rows
     )
+    replaced = {row["evaluated_under"] for row in rows} != {PATCHING}
+    names = ["model"] * several + ["task", "method", "extraction"]
+    names += ["metric"] * judged + ["run under"] * replaced
     table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
-    for name in ["model"] * several + ["task", "method", "extraction"] + ["metric"] * judged:
+    for name in names:
         table.add_column(name, overflow="fold")
     for name in ("CPR ↑", "CMD ↓", "seconds"):
         table.add_column(name, justify="right", no_wrap=True)
     before = None
     for row in rows:
-        group = (row["model"], row["task"], row["metric"])
+        group = tuple(row[name] for name in _GROUP)
         if before is not None and group != before:
             table.add_row()
-        options = [str(row[name]) for name in ("steps", "quadrature") if row[name] is not None]
-        method = f"{row['method']} ({', '.join(options)})" if options else row["method"]
-        words = [row["task"] if group != before else "", method, row["algorithm"]]
+        words = [row["task"] if group != before else "", row["label"], row["rule"]]
         words = [row["model"] if group != before else ""] * several + words
-        words += [row["metric"]] * judged
+        words += [row["metric"]] * judged + [row["evaluated_under"]] * replaced
         table.add_row(*words, _number(row["cpr"]), _number(row["cmd"]), _number(row["seconds"], 2))
         before = group
     return table

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from circuits.errors import CircuitError
 from data import Artifact, PlannedStage, Store, StoreError, stage_key
@@ -22,24 +23,26 @@ from flows.stages import (
     DatasetStage,
     EvaluationStage,
     Found,
+    MeansStage,
     MethodStage,
     ModelStage,
     ScoresStage,
     ShardStage,
     Stage,
 )
+from flows.units import UnitSpace
 from flows.workbench import Workbench
-from tasks import TaskError, default_metric
+from tasks import Dataset, TaskError, default_metric
 
 
 @dataclass(frozen=True)
 class Products:
-    """What a cell ends in: its scores, and the evaluations of its circuits."""
+    """What a cell ends in: its scores, its circuits, and what they were measured between."""
 
     scores: Found | None
     circuits: tuple[Found | None, ...]
+    baselines: tuple[Found | None, ...]
     evaluations: tuple[Found | None, ...]
-    evaluated_on: str | None  # the id of the dataset
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class Plan:
         return not self.unplannable and not any(self.missing.values())
 
 
+Steps = Generator[tuple[Stage, ...], tuple[Found | None, ...], Found | None]
 Walk = Generator[tuple[Stage, ...], tuple[Found | None, ...], Products]
 
 
@@ -83,33 +87,167 @@ def walk(cell: Cell, config: GridConfig, bench: Workbench, identities: Identitie
     metric = cell.task.metric or default_metric(cell.task.source, cell.task.rule)
     on_task = f"{model.label} · {cell.task.label}"
     asked = config.counts_of(cell.task)
+    kinds = _kinds_of_means(cell)
 
-    method = MethodStage(cell.method.label, cell.method, metric)
-    described, train, test, _ = yield (
+    def drawn(split: str, size: int | None) -> DatasetStage:
+        return DatasetStage(on_task, cell.task, content, split, size, model)
+
+    method = MethodStage.of(cell.method, metric)
+    described, train, test, _, *others = yield (
         ModelStage(model.label, model),
-        DatasetStage(on_task, cell.task, content, cell.task.train_on, asked[0], model),
-        DatasetStage(on_task, cell.task, content, cell.task.evaluate_on, asked[1], model),
+        drawn(cell.task.train_on, asked[0]),
+        drawn(cell.task.evaluate_on, asked[1]),
         method,
+        *([] if method.ranking is None else [method.ranking]),
+        *([drawn(*config.means_of(cell.task))] if kinds else []),
     )
-    _check_sizes(config, bench, described, model)
+    found: tuple[Found | None, ...] = ()
+    if kinds:
+        found = yield tuple(MeansStage(on_task, model, others[-1], kind) for kind in kinds)
+    means = dict(zip(kinds, found, strict=True))
+    attribution = _Attribution(cell, config, bench, model, described, train, means)
+    attribution.check_sizes()
 
-    shards = yield _shards(cell, config, bench, model, method, train, asked[0])
-    (scores,) = yield (ScoresStage(cell.label, model, described, train, method, shards),)
+    scores = yield from attribution.walk(method)
+    rules = config.extractions_of(cell.method)
     circuits = yield tuple(
-        CircuitsStage(cell.label, described, scores, rule, config.sizes_of(rule))
-        for rule in config.extraction
+        CircuitsStage(cell.label, described, scores, cell.method.level, rule, config.sizes_of(rule))
+        for rule in rules
     )
     judges = tuple(dict.fromkeys(cell.task.judged_by or (metric,)))
-    wholes = yield tuple(
-        BaselinesStage(on_task, model, test, judge, cell.method.intervention) for judge in judges
+    wholes = tuple(
+        BaselinesStage(on_task, model, test, judge, under, means.get(under), under in means)
+        for judge in judges
+        for under in cell.method.evaluated_under
     )
+    baselines = yield wholes
     evaluations = yield tuple(
-        EvaluationStage(cell.label, model, described, found, test, whole, judge, rule.label)
-        for judge, whole in zip(judges, wholes, strict=True)
-        for rule, found in zip(config.extraction, circuits, strict=True)
+        EvaluationStage(
+            *(cell.label, model, described, extracted, test, baseline, whole),
+            *(cell.method.level, rule.label),
+        )
+        for whole, baseline in zip(wholes, baselines, strict=True)
+        for rule, extracted in zip(rules, circuits, strict=True)
     )
-    evaluated_on = None if test is None else bench.dataset(test["examples"].key).name
-    return Products(scores, circuits, evaluations, evaluated_on)
+    return Products(scores, circuits, baselines, evaluations)
+
+
+def _kinds_of_means(cell: Cell) -> tuple[str, ...]:
+    """The kinds of mean activations that a cell needs."""
+    from circuits.intervention import MEANS
+
+    return tuple(kind for kind in MEANS if kind in cell.method.interventions)
+
+
+@dataclass(frozen=True)
+class _Attribution:
+    """What the scores of a cell are made from, as far as it is there."""
+
+    cell: Cell
+    config: GridConfig
+    bench: Workbench
+    model: ModelIdentity
+    described: Found | None
+    train: Found | None
+    means: Mapping[str, Found | None]
+
+    def walk(self, method: MethodStage) -> Steps:
+        """The stages of a method's scores; those that choose its units go before."""
+        ranking = None
+        if method.ranking is not None:
+            ranking = yield from self.walk(method.ranking)
+        shards = self._shards(method, ranking)
+        found = yield shards
+        runs = tuple(shard.index for shard in shards)
+        (scores,) = yield (
+            ScoresStage(
+                *(self._scope(method), self.model, self.described, self.train),
+                *(method, found, runs),
+            ),
+        )
+        return scores
+
+    def check_sizes(self) -> None:
+        """Refuse names and sizes that the model does not have, before anything is scored."""
+        method = self.cell.method
+        space = self._space(method.level)
+        if space is None:
+            return
+        if method.named_units is not None:
+            space.targets_named(method.named_units)
+        if method.top is not None:
+            space.n_asked(method.top)
+        for rule in self.config.extractions_of(method):
+            for size in self.config.sizes_of(rule) if rule.values is None else ():
+                if isinstance(size, int) and size > space.n_units:
+                    raise GridError(
+                        f"a circuit of {size} {space.level}s was asked for, but {self.model.label} "
+                        f"has {space.n_units}: ask for 1 to {space.n_units}"
+                    )
+
+    def _space(self, level: str) -> UnitSpace | None:
+        return None if self.described is None else self.bench.units(self.described, level)
+
+    @cached_property
+    def _dataset(self) -> Dataset | None:
+        return None if self.train is None else self.bench.dataset(self.train["examples"].key)
+
+    def _scope(self, method: MethodStage) -> str:
+        return f"{self.model.label} · {self.cell.task.label} · {method.method.label}"
+
+    def _shards(self, method: MethodStage, ranking: Found | None) -> tuple[ShardStage, ...]:
+        """The shards; while a dataset or a graph is missing, about as many as there will be."""
+        from circuits.attribution import METHODS
+
+        choice, dataset = method.method, self._dataset
+        accepts = METHODS[choice.name]
+        asked = self.config.counts_of(self.cell.task)[0]
+        n = (asked or 1) if dataset is None else len(dataset)
+        size = self.config.shard_size if accepts.runs_model else n
+        runs = [(i, min(i + size, n)) for i in range(0, n, size)]
+        space = self._space(choice.level)
+        chunks = self._chunks(method, ranking) if accepts.takes_units else ((),)
+        is_known = space is not None and (method.ranking is None or ranking is not None)
+        return tuple(
+            ShardStage(
+                scope=self._scope(method),
+                model=self.model,
+                method=method,
+                described=self.described,
+                dataset=self.train,
+                means=self.means.get(choice.intervention or ""),
+                takes_means=choice.intervention in self.means,
+                index=i,
+                first=first,
+                last=last,
+                examples=None if dataset is None else dataset[first:last].digest,
+                targets=chunk if accepts.takes_units and is_known else None,
+                by_targets=accepts.takes_units,
+                n_units=len(chunk) * (1 if space is None else space.units_per_target),
+                n_layers=1 if space is None else space.graph.n_layers,
+                number=i * len(chunks) + j,
+                n_shards=len(runs) * len(chunks),
+            )
+            for i, (first, last) in enumerate(runs)
+            for j, chunk in enumerate(chunks)
+        )
+
+    def _chunks(self, method: MethodStage, ranking: Found | None) -> tuple[tuple[int, ...], ...]:
+        """The targets of each chunk; while they are not known, as many others."""
+        choice = method.method
+        space = self._space(choice.level)
+        if space is None:
+            return ((),)
+        targets = None
+        if choice.named_units is not None:
+            targets = space.targets_named(choice.named_units)
+        elif choice.top is not None:
+            targets = tuple(range(space.n_asked(choice.top)))
+        if method.ranking is not None and choice.top is not None and ranking is not None:
+            ranked = self.bench.units(self.described or {}, method.ranking.method.level)
+            values = self.bench.scores(ranked, ranking["scores"].key).values
+            targets = ranked.best_targets(ranked.in_order(values), choice.top)
+        return space.chunks(targets, self.config.shard_units)
 
 
 def make_plan(config: GridConfig, bench: Workbench, identities: Identities) -> Plan:
@@ -142,51 +280,6 @@ def _look(steps: Walk, bench: Workbench) -> Iterator[tuple[Stage, Found | None]]
             return
 
 
-def _shards(
-    cell: Cell,
-    config: GridConfig,
-    bench: Workbench,
-    model: ModelIdentity,
-    method: MethodStage,
-    train: Found | None,
-    asked: int | None,
-) -> tuple[ShardStage, ...]:
-    """The shards of a dataset; as many as were asked for while the dataset is missing."""
-    dataset = None if train is None else bench.dataset(train["examples"].key)
-    n = (asked or 1) if dataset is None else len(dataset)
-    runs = [(i, min(i + config.shard_size, n)) for i in range(0, n, config.shard_size)]
-    return tuple(
-        ShardStage(
-            scope=cell.label,
-            model=model,
-            method=method,
-            dataset=train,
-            index=i,
-            first=first,
-            last=last,
-            n_shards=len(runs),
-            examples=None if dataset is None else dataset[first:last].digest,
-        )
-        for i, (first, last) in enumerate(runs)
-    )
-
-
-def _check_sizes(
-    config: GridConfig, bench: Workbench, described: Found | None, model: ModelIdentity
-) -> None:
-    """Refuse a size above the number of edges before anything is scored."""
-    if described is None:
-        return
-    n_edges = bench.graph(described["graphs"].key).n_edges
-    for rule in config.extraction:
-        for size in config.sizes_of(rule) if rule.values is None else ():
-            if isinstance(size, int) and size > n_edges:
-                raise GridError(
-                    f"a circuit of {size} edges was asked for, but {model.label} has {n_edges}: "
-                    f"ask for 1 to {n_edges}"
-                )
-
-
 def planned(stage: Stage) -> PlannedStage:
     """The stage as the store notes it for `status`."""
     return PlannedStage(stage.name, stage.scope, stage.kinds[-1], stage.key)
@@ -194,4 +287,5 @@ def planned(stage: Stage) -> PlannedStage:
 
 def cell_key(cell: Cell) -> str:
     """What a failure of a cell outside any stage is noted under."""
-    return stage_key("cell", 1, {"cell": cell.label}, {})
+    method = cell.method.model_dump(mode="json")
+    return stage_key("cell", 2, {"cell": cell.label, "method": method}, {})

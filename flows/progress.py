@@ -1,7 +1,8 @@
 """What people see while a grid runs: a live bar in a terminal, sparse lines anywhere else.
 
 A `Watcher` is told what happens. The bar counts work, not stages: a shard of five steps weighs five
-times one of one step, and the time left follows from the work done so far.
+times one of one step, one of many single runs by their number, and the time left follows from the
+work done so far. Once a model is described, the plan is made again: some work is cut by its edges.
 """
 
 from __future__ import annotations
@@ -46,6 +47,14 @@ class Watcher:
         self.cell_number = 0
         self.total = sum(weight(s) for missing in plan.missing.values() for s in missing)
         self.done = 0.0
+        self._turns: set[Cell] = set()  # the cells that have had theirs
+
+    def replanned(self, cell: Cell, plan: Plan) -> None:
+        """More is known of what is left, in the middle of a cell."""
+        self.plan = plan
+        left = {one: stages for one, stages in plan.missing.items() if one not in self._turns}
+        self.total = self.done + sum(weight(s) for stages in left.values() for s in stages)
+        self._expect(cell)
 
     def cell_started(self, cell: Cell) -> None:
         """A cell begins."""
@@ -53,8 +62,7 @@ class Watcher:
         self.counts: Counter[str] = Counter()
         self.sentence = ""
         self._began = time.monotonic()
-        self._open = Counter(_name(stage) for stage in self.plan.missing[cell])
-        self._left = sum(weight(stage) for stage in self.plan.missing[cell])
+        self._expect(cell)
 
     def stage_started(self, cell: Cell, stage: Stage) -> None:
         """A stage is being done."""
@@ -78,6 +86,7 @@ class Watcher:
     def cell_ended(self, cell: Cell) -> None:
         """A cell is finished, or has failed."""
         self.done += self._left
+        self._turns.add(cell)
 
     def ended(self) -> None:
         """All cells had their turn."""
@@ -95,6 +104,10 @@ class Watcher:
         """What became of the present cell's stages, such as `9 computed, 4 reused`."""
         kinds = ("computed", "reused", "failed")
         return ", ".join(f"{self.counts[kind]} {kind}" for kind in kinds if self.counts[kind])
+
+    def _expect(self, cell: Cell) -> None:
+        self._open = Counter(_name(stage) for stage in self.plan.missing[cell])
+        self._left = sum(weight(stage) for stage in self.plan.missing[cell])
 
     def _settled(self, stage: Stage, how: str) -> None:
         self.counts[how] += 1
@@ -140,6 +153,11 @@ class LiveWatcher(Watcher):
         """Fix the bar's length."""
         super().started(plan)
         self._bar.reset(self._task, total=self.total or None, description="")
+
+    def replanned(self, cell: Cell, plan: Plan) -> None:
+        """Fix the bar's length anew."""
+        super().replanned(cell, plan)
+        self._bar.update(self._task, total=self.total or None)
 
     def stage_started(self, cell: Cell, stage: Stage) -> None:
         """Name cell and stage beside the bar."""
@@ -202,10 +220,10 @@ class LineWatcher(Watcher):
 
 
 def weight(stage: Stage) -> float:
-    """How much work a stage is, next to a shard of one step."""
+    """How much work a stage is, next to a shard of one gradient."""
     match stage:
         case ShardStage():
-            return float(stage.method.method.steps or 1)
+            return stage.passes
         case EvaluationStage():
             return 3.0
     return 0.2

@@ -158,7 +158,7 @@ def _words(
     value: dict[str, Any], names: Vocabulary
 ) -> Iterator[tuple[Place, str, str, tuple[str, ...]]]:
     columns: dict[str, dict[str, tuple[str, tuple[str, ...]]]] = {
-        "models": {"dtype": ("dtype", names.dtypes)},
+        "models": {"dtype": ("dtype", names.dtypes), "kv": ("kv", names.kv)},
         "tasks": {
             "name": ("task", names.tasks),
             "metric": ("metric", tuple(names.metrics)),
@@ -166,24 +166,47 @@ def _words(
         },
         "methods": {
             "name": ("method", tuple(names.methods)),
+            "level": ("level", names.levels),
             "quadrature": ("quadrature", names.quadratures),
+            "scope": ("scope", names.scopes),
             "intervention": ("intervention", names.interventions),
         },
-        "extraction": {"name": ("extraction", names.extractions)},
+        "extraction": {
+            "name": ("extraction", names.extractions),
+            "level": ("level", names.levels),
+        },
+    }
+    lists = {
+        "tasks": ("judged_by", "metric", tuple(names.metrics)),
+        "methods": ("judged_under", "intervention", names.interventions),
     }
     for section, kinds in columns.items():
-        for i, entry in enumerate(_entries(value, section)):
-            entry = {"name": entry} if isinstance(entry, str) else entry
+        for place, entry in _mappings(value, section):
             for key, (kind, known) in kinds.items():
-                if isinstance(entry, dict) and isinstance(entry.get(key), str):
-                    yield (section, i, key), kind, entry[key], known
-            name = entry.get("name") if isinstance(entry, dict) else None
+                if isinstance(entry.get(key), str):
+                    yield (*place, key), kind, entry[key], known
+            name = entry.get("name")
             if section == "models" and isinstance(name, str) and name.startswith("bundled/"):
-                yield (section, i, "name"), "bundled model", name, names.bundled_models
-            judges = entry.get("judged_by") if isinstance(entry, dict) else None
-            for j, judge in enumerate(judges if isinstance(judges, list) else []):
-                if section == "tasks" and isinstance(judge, str):
-                    yield (section, i, "judged_by", j), "metric", judge, tuple(names.metrics)
+                yield (*place, "name"), "bundled model", name, names.bundled_models
+            if section in lists:
+                key, kind, known = lists[section]
+                words = entry.get(key)
+                for j, word in enumerate(words if isinstance(words, list) else []):
+                    if isinstance(word, str):
+                        yield (*place, key, j), kind, word, known
+
+
+def _mappings(value: dict[str, Any], section: str) -> Iterator[tuple[Place, dict[str, Any]]]:
+    """The entries of a section that are mappings or stand for one, those under `of` included."""
+    for i, entry in enumerate(_entries(value, section)):
+        place: Place = (section, i)
+        while True:
+            if isinstance(entry, str):
+                entry = {"name": entry}
+            if not isinstance(entry, dict):
+                break
+            yield place, entry
+            place, entry = (*place, "of"), entry.get("of") if section == "methods" else None
 
 
 def _entries(value: dict[str, Any], section: str) -> list[Any]:
@@ -209,21 +232,39 @@ def _faults_of_meaning(
     sections: dict[str, list[tuple[int, Any]]], names: Vocabulary
 ) -> Iterator[Fault]:
     """What is well formed and can't be meant: options nobody takes, combinations, doubles."""
-    methods = [(i, names.completed(method)) for i, method in sections["methods"]]
+    # two entries that differ in what their circuits are run under alone are one attribution
+    methods = [
+        (i, names.completed(method).model_copy(update={"judged_under": ()}))
+        for i, method in sections["methods"]
+    ]
     for section, entries in (sections | {"methods": methods}).items():
         yield from _repeats(entries, (section,))
     for i, method in sections["methods"]:
-        for key, message in names.refused_options(method):
-            yield ("methods", i, key), message
+        for where, message in names.refused_options(method):
+            yield ("methods", i, *where), message
+        yield from _repeats(list(enumerate(method.judged_under)), ("methods", i, "judged_under"))
+        for key in ("edges", "nodes"):
+            yield from _repeats(list(enumerate(getattr(method, key) or ())), ("methods", i, key))
     for i, task in sections["tasks"]:
-        for key in ("train_on", "evaluate_on"):
+        for key in ("train_on", "evaluate_on", "means_on"):
             split = getattr(task, key)
-            if task.path is None and split not in names.splits:
+            if task.path is None and split is not None and split not in names.splits:
                 yield ("tasks", i, key), f"unknown split `{split}`; {nearest(split, names.splits)}"
+        replaced_by = {one for _, method in sections["methods"] for one in method.interventions}
+        for key in ("means", "means_on"):
+            if getattr(task, key) is not None and not replaced_by & set(names.means):
+                yield ("tasks", i, key), f"`{key}` is for mean interventions, and no method has one"
         for _, method in sections["methods"]:
-            reason = names.refused_metric(method, task)
+            reason = names.refused_metric(names.completed(method), task)
             if reason is not None:
                 yield ("tasks", i, "metric"), reason
+    yield from _faults_of_extraction(sections, names)
+
+
+def _faults_of_extraction(
+    sections: dict[str, list[tuple[int, Any]]], names: Vocabulary
+) -> Iterator[Fault]:
+    """Rules that say too little or too much, that no score fits, and scores that no rule fits."""
     for i, rule in sections["extraction"]:
         if (rule.name == "threshold") != (rule.values is not None):
             wants = "needs" if rule.name == "threshold" else "takes no"
@@ -232,6 +273,18 @@ def _faults_of_meaning(
             yield ("extraction", i, "sizes"), "threshold takes `values`, not `sizes`"
         for key in ("values", "sizes"):
             yield from _repeats(list(enumerate(getattr(rule, key) or ())), ("extraction", i, key))
+        for _, method in sections["methods"]:
+            reason = names.refused_extraction(rule, names.completed(method))
+            if reason is not None:
+                yield ("extraction", i), reason
+                break
+        levels = {method.level for _, method in sections["methods"]}
+        if rule.level in names.levels and levels and rule.level not in levels:
+            yield ("extraction", i, "level"), f"no method has {rule.level} scores to extract from"
+    rules = sections["extraction"]
+    for i, method in sections["methods"]:
+        if rules and all(rule.level not in (None, method.level) for _, rule in rules):
+            yield ("methods", i, "level"), f"no extraction is for {method.level} scores: add top-n"
 
 
 def _repeats(entries: list[tuple[int, Any]], place: Place) -> Iterator[Fault]:

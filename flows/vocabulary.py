@@ -6,15 +6,18 @@ rules those of `circuits/`: whatever is added there is known here. Asking import
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from flows.config import MethodChoice, TaskChoice
+from flows.config import PATCHING, ExtractionChoice, MethodChoice, TaskChoice
 
 if TYPE_CHECKING:  # their rooms import torch
     from circuits.attribution import Method
     from tasks import Metric
+
+
+Refusal = tuple[tuple[str | int, ...], str]  # where in an entry, and why
 
 
 @dataclass(frozen=True)
@@ -26,10 +29,14 @@ class Vocabulary:
     rules: tuple[str, ...]
     splits: tuple[str, ...]
     methods: Mapping[str, Method]
+    levels: tuple[str, ...]
     quadratures: tuple[str, ...]
+    scopes: tuple[str, ...]
     interventions: tuple[str, ...]
+    means: tuple[str, ...]
     extractions: tuple[str, ...]
     dtypes: tuple[str, ...]
+    kv: tuple[str, ...]
     bundled_models: tuple[str, ...]
     default_metric: Callable[[str, str | None], str]
 
@@ -37,10 +44,13 @@ class Vocabulary:
     def of_the_rooms(cls) -> Vocabulary:
         """What the rooms offer now, plug-ins included."""
         import data.bundled
+        from circuits.architecture import KV
         from circuits.attribution import METHODS, quadrature_names
-        from circuits.attribution.method import INTERVENTIONS
+        from circuits.attribution.method import SCOPES
         from circuits.extraction import ALGORITHMS
+        from circuits.intervention import INTERVENTIONS, MEANS
         from circuits.model import DTYPES
+        from circuits.scores import LEVELS
         from tasks import SPLITS, default_metric, get_metric, metric_names, rule_names, task_names
 
         return cls(
@@ -49,10 +59,14 @@ class Vocabulary:
             rules=rule_names(),
             splits=SPLITS,
             methods={name: METHODS[name] for name in METHODS},
+            levels=LEVELS,
             quadratures=quadrature_names(),
+            scopes=SCOPES,
             interventions=INTERVENTIONS,
+            means=MEANS,
             extractions=tuple(ALGORITHMS),
             dtypes=tuple(DTYPES),
+            kv=KV,
             bundled_models=tuple(f"bundled/{name}" for name in data.bundled.names()),
             default_metric=default_metric,
         )
@@ -69,33 +83,95 @@ class Vocabulary:
         """The method with its own defaults for the options that were left open."""
         if method.name not in self.methods:
             return method
-        defaults = self.methods[method.name].defaults
+        known = self.methods[method.name]
+        defaults: dict[str, Any] = dict(known.defaults)
+        if known.interventions:
+            defaults.setdefault("intervention", PATCHING)
+        if known.takes_seed:
+            defaults.setdefault("seed", 0)
         missing = {key: value for key, value in defaults.items() if getattr(method, key) is None}
+        if method.of is not None:
+            ranked = method.of.model_copy(update={"level": _level_of_ranking(method)})
+            missing["of"] = self.completed(ranked)
         return method.model_copy(update=missing)
 
-    def refused_options(self, method: MethodChoice) -> Iterator[tuple[str, str]]:
-        """Options that the method does not take: (key, why)."""
+    def refused_options(self, method: MethodChoice) -> Iterator[Refusal]:
+        """Options that the method does not take."""
         if method.name not in self.methods:
             return
         known = self.methods[method.name]
-        for key in ("steps", "quadrature"):
-            if getattr(method, key) is not None and not known.takes_steps:
-                takers = [name for name, other in self.methods.items() if other.takes_steps]
-                yield key, f"{method.name} takes no `{key}`; {', '.join(takers)} does"
+        if method.level in self.levels and method.level not in known.levels:
+            levels = _either(known.levels)
+            yield ("level",), f"{method.name} has no {method.level} scores; its level is {levels}"
+        for key, takes in _TAKES.items():
+            if getattr(method, key) is not None and not getattr(known, takes):
+                takers = [name for name, other in self.methods.items() if getattr(other, takes)]
+                verb = "does" if len(takers) == 1 else "do"
+                yield (key,), f"{method.name} takes no `{key}`; {', '.join(takers)} {verb}"
         if method.quadrature == "trapezoid" and method.steps == 1:
-            yield "steps", "the trapezoid rule needs at least 2 steps, its two ends"
-        takes = known.interventions
-        if method.intervention in self.interventions and method.intervention not in takes:
+            yield ("steps",), "the trapezoid rule needs at least 2 steps, its two ends"
+        yield from self._refused_interventions(method)
+        if known.takes_units:
+            yield from _refused_units(method)
+        if method.of is not None:
+            for place, reason in self._refused_ranking(method.of, method):
+                yield ("of", *place), reason
+
+    def _refused_interventions(self, method: MethodChoice) -> Iterator[Refusal]:
+        takes = self.methods[method.name].interventions
+        if method.intervention is None or method.intervention not in self.interventions:
+            return
+        if not takes:
+            reason = f"{method.name} takes no `intervention`"
+            instead = f"run its circuits under one with `judged_under: [{method.intervention}]`"
+            yield ("intervention",), f"{reason}; {instead}"
+        elif method.intervention not in takes:
             reason = f"{method.name} does not take the intervention {method.intervention}"
-            yield "intervention", f"{reason}; it takes {' or '.join(takes) or 'none'}"
+            able = [
+                n for n, one in self.methods.items() if method.intervention in one.interventions
+            ]
+            others = f"; {_either(able)} would" if able else ""
+            yield ("intervention",), f"{reason}, only {_either(takes)}{others}"
+
+    def _refused_ranking(self, of: MethodChoice, method: MethodChoice) -> Iterator[Refusal]:
+        """What the method that ranks the units for another cannot be."""
+        level = _level_of_ranking(method)
+        if "level" in of.model_fields_set and of.level != level:
+            yield (
+                ("level",),
+                f"`of` ranks {level}s for {method.name} ({method.level}): leave its level out",
+            )
+        if of.judged_under:
+            yield ("judged_under",), "`of` only ranks; `judged_under` belongs to the method itself"
+        if of.named_units is not None or of.top is not None or of.of is not None:
+            yield ((), "`of` ranks all units, so it takes no `edges`, `nodes`, `top` or `of`")
+        else:
+            yield from self.refused_options(of.model_copy(update={"level": level}))
+
+    def refused_extraction(self, rule: ExtractionChoice, method: MethodChoice) -> str | None:
+        """Why the rule can't extract circuits from the method's scores; None if it can."""
+        if (
+            rule.name != "greedy"
+            or method.level == "edge"
+            or rule.level not in (None, method.level)
+        ):
+            return None
+        return (
+            f"greedy grows circuits edge by edge, and {method.label} has {method.level} scores: "
+            f"write {{name: greedy, level: edge}}, or use top-n or threshold"
+        )
 
     def refused_metric(self, method: MethodChoice, task: TaskChoice) -> str | None:
         """Why the method can't attribute by the task's metric; None if it can."""
+        if method.of is not None and (reason := self.refused_metric(method.of, task)) is not None:
+            return reason
         name = self.metric_of(task)
         if method.name not in self.methods or name is None or name not in self.metrics:
             return None
         known, metric = self.methods[method.name], self.metrics[name]
-        if not metric.differentiable:
+        if not known.takes_metric:
+            return None
+        if not metric.differentiable and known.needs_gradient:
             able = [other for other, one in self.metrics.items() if one.differentiable]
             return (
                 f"{name} has no gradient for a method to follow: "
@@ -107,3 +183,47 @@ class Vocabulary:
                 f"use another metric, or a method that integrates"
             )
         return None
+
+
+# options that only some methods take, and what says whether one does
+_TAKES = {
+    "steps": "takes_steps",
+    "quadrature": "takes_steps",
+    "scope": "takes_scope",
+    "seed": "takes_seed",
+    "edges": "takes_units",
+    "nodes": "takes_units",
+    "top": "takes_units",
+    "of": "takes_units",
+}
+
+
+def _refused_units(method: MethodChoice) -> Iterator[Refusal]:
+    """Restrictions that say nothing, or two things at once."""
+    kind, other = ("edges", "nodes") if method.level == "edge" else ("nodes", "edges")
+    if getattr(method, other) is not None:
+        yield (other,), f"{method.name} at {method.level} level is restricted by `{kind}`"
+    for j, name in enumerate(method.edges or ()):
+        if "->" not in name:
+            yield ("edges", j), f"`{name}` is no edge: write writer->reader, as in a0.h1->m2"
+    for j, name in enumerate(method.nodes or ()):
+        if "->" in name:
+            yield ("nodes", j), f"`{name}` is an edge, and `nodes` lists nodes such as a0.h1"
+    if (method.top is None) != (method.of is None):
+        there, missing = ("top", "of") if method.of is None else ("of", "top")
+        yield (there,), f"`{there}` needs `{missing}`, as in {{top: 500, of: EAP}}"
+    if method.named_units is not None and (method.top is not None or method.of is not None):
+        yield (kind,), f"{method.name} is restricted by `{kind}` or by `top` and `of`, not by both"
+    if method.level == "neuron" and method.named_units is None and method.of is None:
+        yield ("level",), f"{method.name} scores the neurons of chosen nodes: add `nodes: [m0]`"
+
+
+def _level_of_ranking(method: MethodChoice) -> str:
+    """The level of the scores that choose units for a method: neurons are chosen by node."""
+    return "edge" if method.level == "edge" else "node"
+
+
+def _either(words: Iterable[str]) -> str:
+    """`edge, node or neuron`."""
+    *others, last = words
+    return f"{', '.join(others)} or {last}" if others else last

@@ -8,21 +8,23 @@ needs it and kept until a stage needs another.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 
 from circuits.circuit import Circuit
 from circuits.graph import Graph
 from circuits.scores import PartialScores, Scores
-from data import Store
+from data import Artifact, Store
 from flows.errors import GridError
 from flows.identity import ModelIdentity
+from flows.units import UnitSpace, circuit_of, graph_of
 from tasks import Dataset, Example
 
 if TYPE_CHECKING:
+    from circuits.intervention import MeanActivations
     from circuits.model import Model
 
 
@@ -35,6 +37,7 @@ class Workbench:
         self._model: tuple[ModelIdentity, Model] | None = None
         self._datasets: dict[str, Dataset] = {}
         self._graphs: dict[str, Graph] = {}
+        self._widths: dict[str, int] = {}
 
     def model(self, identity: ModelIdentity) -> Model:
         """The model, loaded if it is not the one at hand, which is then let go first."""
@@ -42,7 +45,13 @@ class Workbench:
             self._model = None
             from circuits.model import load_model
 
-            model = load_model(identity.name, identity.device, identity.dtype, identity.revision)
+            model = load_model(
+                identity.name,
+                identity.device,
+                identity.dtype,
+                identity.revision,
+                kv=identity.kv,
+            )
             if model.fingerprint != identity.fingerprint:
                 raise GridError(
                     f"the weights of {identity.name} changed while the grid was running: "
@@ -79,54 +88,76 @@ class Workbench:
     def graph(self, key: str) -> Graph:
         """The graph that is stored under a key."""
         if key not in self._graphs:
-            row = self.store.read("graphs", key).to_pylist()[0]
-            self._graphs[key] = Graph(row["n_layers"], row["n_heads"], row["parallel"])
+            (row,) = self.store.read("graphs", key).to_pylist()
+            self._graphs[key] = graph_of(row)
         return self._graphs[key]
 
-    def partial_scores(self, graph: Graph, key: str) -> PartialScores:
-        """The sums of the shard that is stored under a key."""
-        rows = self.store.read("shards", key).sort_by("edge_id")
-        return PartialScores(
-            graph,
-            on_edges(graph, rows["total"]),
-            on_edges(graph, rows["total_of_squares"]),
-            rows["n_examples"][0].as_py(),
+    def units(self, described: Mapping[str, Artifact], level: str) -> UnitSpace:
+        """The units of a described model at one level."""
+        key = described["models"].key
+        if key not in self._widths:
+            (self._widths[key],) = self.store.read("models", key)["d_model"].to_pylist()
+        return UnitSpace(self.graph(described["graphs"].key), level, self._widths[key])
+
+    def mean_activations(self, key: str) -> MeanActivations:
+        """The mean activations that are stored under a key."""
+        from circuits.intervention import MeanActivations
+
+        rows = self.store.read("mean_activations", key).sort_by(
+            [("writer_id", "ascending"), ("position", "ascending")]
+        )
+        vectors: dict[str, list[list[float]]] = {}
+        for writer, vector in zip(
+            rows["writer"].to_pylist(), rows["vector"].to_pylist(), strict=True
+        ):
+            vectors.setdefault(writer, []).append(vector)
+        layers = sum(writer.startswith("m") for writer in vectors)
+        heads = sum(writer.startswith("a0.") for writer in vectors)
+        return MeanActivations(
+            kind=rows["kind"][0].as_py(),
+            embedding=np.array(vectors["input"]),
+            heads=np.array(
+                [[vectors[f"a{i}.h{h}"] for h in range(heads)] for i in range(layers)]
+            ).swapaxes(1, 2),
+            mlps=np.array([vectors[f"m{i}"] for i in range(layers)]),
+            n_positions=rows["n_positions"][0].as_py(),
         )
 
-    def scores(self, graph: Graph, key: str, method: str = "") -> Scores:
+    def partial_scores(self, space: UnitSpace, key: str) -> PartialScores:
+        """The sums of the shard that is stored under a key."""
+        rows = self.store.read("shards", key)
+        ids = rows["unit_id"].to_numpy()
+        return PartialScores(
+            space.graph,
+            space.array(ids, rows["total"].to_numpy()),
+            space.array(ids, rows["total_of_squares"].to_numpy()),
+            rows["n_examples"][0].as_py(),
+            space.level,
+        )
+
+    def scores(self, space: UnitSpace, key: str, method: str = "") -> Scores:
         """The scores that are stored under a key."""
-        rows = self.store.read("scores", key).sort_by("edge_id")
+        rows = self.store.read("scores", key)
+        ids = rows["unit_id"].to_numpy()
         return Scores(
-            graph,
-            on_edges(graph, rows["score"]),
-            on_edges(graph, rows["standard_error"]),
+            space.graph,
+            space.array(ids, rows["score"].to_numpy()),
+            space.array(ids, rows["standard_error"].to_numpy()),
             rows["n_examples"][0].as_py(),
             method,
+            space.level,
         )
 
-    def circuits(self, graph: Graph, key: str) -> dict[str, Circuit]:
+    def circuits(self, space: UnitSpace, key: str) -> dict[str, Circuit]:
         """The circuits that are stored under a key, by id, in the order of their rows."""
         ids = self.store.read("circuits", key)["circuit"].to_pylist()
         rows = self.store.read("members", key)
         owners = np.array(rows["circuit"].to_pylist(), dtype=object)
         edges = rows["edge_id"].to_numpy()
-        return {one: circuit_of(graph, edges[owners == one]) for one in ids}
-
-
-def on_edges(graph: Graph, values: pa.ChunkedArray) -> np.ndarray:
-    """Values in edge order as a matrix [writers, readers], 0 where there is no edge."""
-    matrix = np.zeros(graph.edge_mask.shape)
-    matrix[graph.edge_mask] = values.to_numpy()
-    return matrix
-
-
-def circuit_of(graph: Graph, edge_ids: np.ndarray, scores: Scores | None = None) -> Circuit:
-    """The circuit of the edges at these positions in edge order."""
-    chosen = np.zeros(graph.n_edges, dtype=bool)
-    chosen[edge_ids] = True
-    mask = np.zeros(graph.edge_mask.shape, dtype=bool)
-    mask[graph.edge_mask] = chosen
-    return Circuit(graph, mask, scores)
+        dimensions: dict[str, dict[int, list[int]]] = {one: {} for one in ids}
+        for row in self.store.read("member_neurons", key).to_pylist():
+            dimensions[row["circuit"]][row["node_id"]] = row["dimensions"]
+        return {one: circuit_of(space, edges[owners == one], dimensions[one]) for one in ids}
 
 
 @lru_cache(maxsize=1)

@@ -16,7 +16,7 @@ A task of one's own is a function that returns pairs, in one's own file::
 
 from tasks.combinations import Combinations
 from tasks.loading import default_metric, load_dataset
-from tasks.metrics import Answers, Metric, get_metric, metric, metric_names
+from tasks.metrics import Answers, Metric, as_metric, get_metric, metric, metric_names
 from tasks.registry import get_task, task, task_names
 from tasks.rules import rule, rule_names
 from tasks.splits import SPLITS, split_of
@@ -32,6 +32,7 @@ __all__ = [
     "Pair",
     "Task",
     "TaskError",
+    "as_metric",
     "default_metric",
     "get_metric",
     "get_task",

@@ -5,6 +5,7 @@ Answers may be several tokens a side: logits are averaged over them, probabiliti
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -42,6 +43,15 @@ class Answers:
         return cls(
             *pad([example.correct for example in examples]),
             *pad([example.incorrect for example in examples]),
+        )
+
+    def repeat(self, copies: int) -> Answers:
+        """The same answers several times over, one whole set after another."""
+        return Answers(
+            self.correct.repeat(copies, 1),
+            self.correct_mask.repeat(copies, 1),
+            self.incorrect.repeat(copies, 1),
+            self.incorrect_mask.repeat(copies, 1),
         )
 
 
@@ -107,6 +117,42 @@ class Metric:
 
 def _at_least_float32(logits: Tensor) -> Tensor:
     return logits.float() if logits.dtype.itemsize < 4 else logits
+
+
+def as_metric(metric: str | Metric | Callable[..., Tensor]) -> Metric:
+    """A metric by name, as it is, or made of a function; TaskError for anything else.
+
+    The function takes (logits, answers), or (logits, answers, logits of the clean run), and gives
+    one differentiable value an example, higher being better.
+    """
+    if isinstance(metric, str):
+        return get_metric(metric)
+    if isinstance(metric, Metric):
+        return metric
+    if not callable(metric):
+        raise TaskError(
+            f"a metric is a name, a Metric or a function of (logits, answers), not {metric!r}"
+        )
+    name = getattr(metric, "__name__", type(metric).__name__)
+    n_given = len(inspect.signature(metric).parameters)
+    if n_given not in (2, 3):
+        raise TaskError(
+            f"the metric {name} must take (logits, answers) or (logits, answers, clean logits), "
+            f"not {n_given} arguments"
+        )
+
+    def function(logits: Tensor, answers: Answers, reference: Tensor | None) -> Tensor:
+        given = (logits, answers) if n_given == 2 else (logits, answers, reference)
+        values = metric(*given)
+        if getattr(values, "shape", None) != logits.shape[:1]:
+            shape = tuple(getattr(values, "shape", ()))
+            raise TaskError(
+                f"the metric {name} must give one value an example, [{logits.shape[0]}], not a "
+                f"tensor of shape {shape}"
+            )
+        return values
+
+    return Metric(name, function, needs_reference=n_given == 3)
 
 
 METRICS: Registry[Metric] = Registry("metric")

@@ -1,4 +1,4 @@
-"""Tiny random GPT-2 checkpoints and datasets for them.
+"""Tiny random checkpoints of every family and datasets for them.
 
 The weights are far from a fresh initialisation: attention patterns are sharp, norms have weights
 and biases, MLPs saturate. A near-linear model would hide what integrated gradients are for.
@@ -8,13 +8,22 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from tasks import Dataset, Example
 
@@ -33,25 +42,53 @@ def word_tokenizer(n_words: int = N_WORDS) -> PreTrainedTokenizerFast:
     )
 
 
-def _sharpen(model: GPT2LMHeadModel, generator: torch.Generator) -> None:
+# How large the random entries of a parameter are; the first fragment that its name holds decides.
+# Matrices are scaled by the root of their inputs besides. Norm weights lie around 1.
+SCALES = (
+    (("wpe",), 0.4),
+    (("wte", "embed_in", "embed_tokens", "lm_head"), 0.6),
+    (("ln_", "norm"), 0.3),
+    (("bias",), 0.3),
+)
+
+
+def _sharpen(model: PreTrainedModel, seed: int) -> None:
     """Give every parameter a random value on a scale at which nonlinearities matter."""
-    d_model = model.config.n_embd
+    generator = torch.Generator().manual_seed(seed)
+    gemma = model.config.model_type.startswith("gemma")
     for name, parameter in model.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-        if name.endswith("wte.weight") or name.startswith("lm_head"):
-            value = 0.6 * noise
-        elif name.endswith("wpe.weight"):
-            value = 0.4 * noise
-        elif ".ln_" in name:
-            value = (1.0 if name.endswith("weight") else 0.0) + 0.3 * noise
-        elif name.endswith("bias"):
-            value = 0.3 * noise
+        for fragments, scale in SCALES:
+            if any(fragment in name for fragment in fragments):
+                value = scale * noise
+                break
         else:
-            value = 1.2 / math.sqrt(parameter.shape[0]) * noise
-            if name.endswith("c_attn.weight"):
-                value[:, : 2 * d_model] *= 1.3  # queries and keys: sharp patterns
+            joint = "c_attn" in name or "c_proj" in name or "c_fc" in name  # [inputs, outputs]
+            value = 1.2 / math.sqrt(parameter.shape[0 if joint else -1]) * noise
+            if "c_attn" in name:
+                value[:, : 2 * parameter.shape[0]] *= 1.3  # queries and keys: sharp patterns
+            elif "query_key_value" in name:
+                value *= 1.3
+            elif "q_proj" in name or "k_proj" in name:
+                value *= 1.5
+        if ("norm" in name or "ln_" in name) and name.endswith("weight"):
+            value += (1.5 if "q_norm" in name or "k_norm" in name else 1.0) - gemma
+        if "embed_tokens" in name and gemma:
+            value /= 2  # the family multiplies it by the root of the width
         with torch.no_grad():
             parameter.copy_(value)
+
+
+def _save(
+    config: PretrainedConfig, directory: str | Path, seed: int, dtype: torch.dtype, n_words: int
+) -> Path:
+    model = AutoModelForCausalLM.from_config(config).to(dtype)
+    _sharpen(model, seed)
+    model.tie_weights()
+    directory = Path(directory)
+    model.save_pretrained(directory)
+    word_tokenizer(n_words).save_pretrained(directory)
+    return directory
 
 
 def tiny_gpt2(
@@ -69,9 +106,8 @@ def tiny_gpt2(
     dtype: torch.dtype = torch.float64,
 ) -> Path:
     """Write a random GPT-2 checkpoint with its tokenizer as a Hugging Face directory."""
-    tokenizer = word_tokenizer(n_words)
     config = GPT2Config(
-        vocab_size=len(tokenizer),
+        vocab_size=len(SPECIAL) + n_words,
         n_positions=n_positions,
         n_embd=d_model,
         n_layer=n_layers,
@@ -86,20 +122,180 @@ def tiny_gpt2(
         eos_token_id=BOS,
         pad_token_id=0,
     )
-    model = GPT2LMHeadModel(config).to(dtype)
-    _sharpen(model, torch.Generator().manual_seed(seed))
-    model.tie_weights()
-    directory = Path(directory)
-    model.save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
+    return _save(config, directory, seed, dtype, n_words)
+
+
+_SIZES = {
+    "vocab_size": len(SPECIAL) + N_WORDS,
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 40,
+    "max_position_embeddings": 32,
+    "bos_token_id": BOS,
+    "eos_token_id": BOS,
+    "pad_token_id": 0,
+}
+_GROUPED = _SIZES | {"num_key_value_heads": 2}
+_WIDE_HEADS = _GROUPED | {"head_dim": 8}  # four heads of 8 beside a stream of 24
+
+# name: the transformers model type and its settings. Sizes are such that every setting bites:
+# windows are shorter than the prompts, caps and clips lie within what is capped.
+FAMILIES: dict[str, tuple[str, dict[str, object]]] = {
+    "gpt2": (
+        "gpt2",
+        {"vocab_size": 43, "n_positions": 32, "n_embd": 24, "n_layer": 2, "n_head": 3},
+    ),
+    "gpt_neox": (
+        "gpt_neox",
+        _SIZES | {"hidden_size": 32, "rotary_pct": 0.5, "hidden_dropout": 0.0},
+    ),
+    "gpt_neox sequential": (
+        "gpt_neox",
+        _SIZES | {"hidden_size": 32, "rotary_pct": 0.25, "use_parallel_residual": False},
+    ),
+    "gptj": (
+        "gptj",
+        {
+            "vocab_size": 43,
+            "n_positions": 32,
+            "n_embd": 24,
+            "n_layer": 2,
+            "n_head": 3,
+            "rotary_dim": 4,
+            "n_inner": 40,
+        },
+    ),
+    "llama": ("llama", _GROUPED),
+    "llama3": (
+        "llama",
+        _WIDE_HEADS
+        | {
+            "rope_parameters": {
+                "rope_type": "llama3",
+                "rope_theta": 100.0,
+                "factor": 8.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 16,
+            },
+            "tie_word_embeddings": True,
+        },
+    ),
+    "mistral": ("mistral", _WIDE_HEADS | {"sliding_window": 4}),
+    "qwen2": ("qwen2", _GROUPED),
+    "qwen3": ("qwen3", _WIDE_HEADS),
+    "olmo": ("olmo", _GROUPED | {"clip_qkv": 2.0}),
+    "olmo2": ("olmo2", _GROUPED),
+    "phi": ("phi", _SIZES | {"hidden_size": 32, "partial_rotary_factor": 0.5}),
+    "gemma": ("gemma", _WIDE_HEADS),
+    "gemma2": (
+        "gemma2",
+        _WIDE_HEADS
+        | {
+            "query_pre_attn_scalar": 6,
+            "sliding_window": 4,
+            "attn_logit_softcapping": 3.0,
+            "final_logit_softcapping": 3.0,
+        },
+    ),
+    "gemma3": (
+        "gemma3_text",
+        _WIDE_HEADS
+        | {
+            "query_pre_attn_scalar": 6,
+            "sliding_window": 4,
+            "sliding_window_pattern": 2,
+            "rope_parameters": {
+                "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+                "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 10000.0},
+            },
+        },
+    ),
+}
+GROUPED_FAMILIES = tuple(
+    name for name, (_, settings) in FAMILIES.items() if "num_key_value_heads" in settings
+)
+
+
+def tiny(
+    family: str,
+    directory: str | Path,
+    *,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    **settings: object,
+) -> Path:
+    """Write a random checkpoint of a family of `FAMILIES`; `settings` override its configuration.
+
+    The weights are float32, so that the same function can be computed in float64.
+    """
+    model_type, own = FAMILIES[family]
+    merged = own | settings
+    if merged.get("pad_token_id") is None:
+        merged |= {"bos_token_id": BOS, "eos_token_id": BOS}
+    config = AutoConfig.for_model(model_type, **merged)
+    return _save(config, directory, seed, dtype, N_WORDS)
+
+
+def change_parameters(
+    directory: Path, change: Callable[[str, torch.Tensor], torch.Tensor | None]
+) -> None:
+    """Rewrite a checkpoint's tensors: `change(name, tensor)` gives the new one, None keeps it."""
+    path = directory / "model.safetensors"
+    tensors = {}
+    for name, tensor in load_file(path).items():
+        changed = change(name, tensor)
+        tensors[name] = tensor if changed is None else changed.contiguous()
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def affine(family: str, directory: Path) -> Path:
+    """A checkpoint whose logits are affine in every stream that a reader sees.
+
+    Norms divide by a constant (an enormous epsilon, undone by the weight), patterns are constant
+    (queries and keys are zero), and the MLP is affine: ReLUs far above 0, or gates that are stuck.
+    """
+    epsilon, lift = 1e20, 100.0
+    settings = {
+        "gpt2": {"layer_norm_epsilon": epsilon, "activation_function": "relu"},
+        "phi": {"layer_norm_eps": epsilon, "hidden_act": "relu"},
+        "gemma2": {
+            "rms_norm_eps": epsilon,
+            "hidden_activation": "sigmoid",
+            "attn_logit_softcapping": None,
+            "final_logit_softcapping": None,
+        },
+    }[family]
+    tiny(family, directory, **settings)
+    tensors = load_file(directory / "model.safetensors")
+
+    def change(name: str, tensor: torch.Tensor) -> torch.Tensor | None:
+        if ("ln_" in name or "norm" in name) and name.endswith("weight"):
+            return tensor * 0 + math.sqrt(epsilon)
+        if "c_attn" in name:
+            width = tensor.shape[-1] // 3
+            return torch.cat([tensor[..., : 2 * width] * 0, tensor[..., 2 * width :]], -1)
+        if any(fragment in name for fragment in ("q_proj", "k_proj", "gate_proj")):
+            return tensor * 0
+        if name.endswith(("c_fc.bias", "fc1.bias")):
+            return tensor + lift
+        if name.endswith(("mlp.c_proj.bias", "mlp.fc2.bias")):  # what lifted units write, undone
+            matrix = tensors[name.replace("bias", "weight")]
+            return tensor - lift * matrix.sum(0 if "c_proj" in name else 1)
+        return None
+
+    change_parameters(directory, change)
     return directory
 
 
 def transformers_model(
     directory: str | Path, dtype: torch.dtype = torch.float64
-) -> GPT2LMHeadModel:
+) -> PreTrainedModel:
     """The checkpoint as `transformers` itself loads it."""
-    model = GPT2LMHeadModel.from_pretrained(directory, dtype=dtype, attn_implementation="eager")
+    model = AutoModelForCausalLM.from_pretrained(
+        directory, dtype=dtype, attn_implementation="eager"
+    )
     return model.eval()
 
 

@@ -53,10 +53,10 @@ def test_the_grid_it_shows_is_one(tmp_path: Path) -> None:
     (tmp_path / "pairs.csv").write_text('clean,corrupted,correct,incorrect\na,b," c"," d"\n')
     path = tmp_path / "grid.yaml"
     path.write_text(text)
-    assert len(list(read_grid(path).cells())) == 2 * 3
+    assert len(list(read_grid(path).cells())) == 2 * 5
 
 
-def test_the_bundled_grid_is_three_tasks_by_three_methods() -> None:
+def test_the_bundled_grid_is_three_tasks_by_seven_methods() -> None:
     grid = read_grid(ROOT / "flows" / "grids" / "demo.yaml")
-    assert len(list(grid.cells())) == 9
+    assert len(list(grid.cells())) == 3 * 7
     assert grid.sizes == (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)

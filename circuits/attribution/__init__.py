@@ -1,4 +1,4 @@
-"""Score every edge of a model's graph on a task.
+"""Score every edge, node or neuron of a model's graph on a task.
 
 `attribute` runs in a notebook, with no store and no server; `attribute_partial` gives the sums over
 some of the examples, which add up to the same scores.
@@ -6,34 +6,61 @@ some of the examples, which add up to the same scores.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Iterable, Sequence
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool
 from torch import Tensor
 
-from circuits.attribution import clean_corrupted, eap, eap_ig_inputs
-from circuits.attribution.method import METHODS, Method, Options, quadrature_names
-from circuits.batching import DEFAULT_MEMORY_BUDGET, Batch, batches, check_examples
+from circuits.attribution import (
+    clean_corrupted,
+    eap,
+    eap_ig_activations,
+    eap_ig_inputs,
+    exact,
+    information_flow_routes,
+    random,
+)
+from circuits.attribution.method import METHODS, SCOPES, Method, Options, quadrature_names
+from circuits.attribution.run import Run
+from circuits.batching import DEFAULT_MEMORY_BUDGET, batches, check_examples
+from circuits.circuit import Circuit
 from circuits.errors import AttributionError
+from circuits.intervention import (
+    INTERVENTIONS,
+    MEANS,
+    MeanActivations,
+    check_one_length,
+    mean_activations,
+)
 from circuits.model import Model
-from circuits.reader_gradients import ReaderGradients, planned_bytes, writer_changes
-from circuits.recording import Contributions, Recorder
+from circuits.reader_gradients import planned_bytes
 from circuits.scores import PartialScores, Scores
-from tasks import Dataset, Example, Metric, get_metric
+from tasks import Dataset, Example, Metric, as_metric
 
 __all__ = [
+    "INTERVENTIONS",
     "METHODS",
+    "SCOPES",
     "Method",
     "Options",
     "attribute",
     "attribute_partial",
     "clean_corrupted",
     "eap",
+    "eap_ig_activations",
     "eap_ig_inputs",
+    "exact",
+    "information_flow_routes",
+    "mean_activations",
     "method_names",
     "quadrature_names",
+    "random",
 ]
+
+Edges = Iterable[str] | Circuit | Bool[np.ndarray, "writers readers"]
 
 
 def method_names() -> tuple[str, ...]:
@@ -46,30 +73,58 @@ def attribute(
     dataset: Dataset,
     method: str = "EAP-IG-inputs",
     *,
+    level: str = "edge",
+    intervention: str | None = None,
+    intervention_dataset: Dataset | None = None,
     steps: int | None = None,
     quadrature: str | None = None,
-    metric: str | Metric = "logit-diff",
-    level: str = "edge",
-    intervention: str = "patching",
+    scope: str | None = None,
+    seed: int | None = None,
+    edges: Edges | None = None,
+    nodes: Iterable[str] | None = None,
+    metric: str | Metric | Callable[..., Tensor] = "logit-diff",
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
+    progress: bool = False,
 ) -> Scores:
-    """Score every edge: the mean over the dataset's examples, with its standard error.
+    """Score every edge, node or neuron: the mean over the examples, with its standard error.
 
-    `steps` and `quadrature` belong to methods that integrate along a path (default: 5 points by
-    the midpoint rule). `memory_budget` is in bytes, and bounds what is held beside the model.
+    `level` is edge, node or neuron. `intervention` is patching (where the method takes one), zero,
+    mean or mean-positional; means are over the clean inputs of `intervention_dataset`, by default
+    the dataset itself. `steps` and `quadrature` belong to methods that integrate along a path
+    (default: 5 points by the midpoint rule), `scope` (component or all) to EAP-IG-activations,
+    `seed` to random. `edges` (names, a circuit or a mask) and `nodes` (names) restrict exact; what
+    is not asked for scores NaN, and neurons are scored of named nodes only. `metric` is a name, a
+    `Metric` or a function of (logits, answers) or (logits, answers, clean logits), higher being
+    better. `memory_budget` is in bytes, and bounds what is held beside the model. `progress` shows
+    how far exact is, on stderr.
+
     Raises `AttributionError` for an unknown method, a combination it does not take, or a metric
     that is not finite, and `CircuitError` for examples the model cannot take.
     """
+    means = None
+    options = METHODS[method].check(
+        as_metric(metric), level=level, intervention=intervention, steps=steps,
+        quadrature=quadrature, scope=scope, seed=seed,
+    )  # fmt: skip
+    if options.intervention in MEANS:
+        source = dataset if intervention_dataset is None else intervention_dataset
+        means = mean_activations(model, source, options.intervention, memory_budget=memory_budget)
     return attribute_partial(
         model,
         dataset.examples,
         method,
-        steps=steps,
-        quadrature=quadrature,
-        metric=metric,
         level=level,
         intervention=intervention,
+        means=means,
+        steps=steps,
+        quadrature=quadrature,
+        scope=scope,
+        seed=seed,
+        edges=edges,
+        nodes=nodes,
+        metric=metric,
         memory_budget=memory_budget,
+        progress=_Counter(method) if progress else None,
     ).finish(method)
 
 
@@ -78,101 +133,152 @@ def attribute_partial(
     examples: Sequence[Example],
     method: str = "EAP-IG-inputs",
     *,
+    level: str = "edge",
+    intervention: str | None = None,
+    means: MeanActivations | None = None,
     steps: int | None = None,
     quadrature: str | None = None,
-    metric: str | Metric = "logit-diff",
-    level: str = "edge",
-    intervention: str = "patching",
+    scope: str | None = None,
+    seed: int | None = None,
+    edges: Edges | None = None,
+    nodes: Iterable[str] | None = None,
+    metric: str | Metric | Callable[..., Tensor] = "logit-diff",
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
     first_example: int = 0,
     suffix_only: bool = True,
+    progress: Callable[[int, int], None] | None = None,
 ) -> PartialScores:
     """The sums of the per-example scores and of their squares over some examples, in float64.
 
-    `first_example` is the place of the first one in its dataset, for messages. `suffix_only=False`
-    computes the shared prefix again in every run; the scores are the same. Raises as `attribute`.
+    `means` are needed under mean interventions. `first_example` is the place of the first one in
+    its dataset, for messages. `suffix_only=False` computes the shared prefix again in every run;
+    the scores are the same. `progress` is told of units done and units in all. Raises as
+    `attribute`.
     """
     chosen = METHODS[method]
-    measure = get_metric(metric) if isinstance(metric, str) else metric
-    options = chosen.check(measure, steps, quadrature, level, intervention)
+    options = chosen.check(
+        as_metric(metric), level=level, intervention=intervention, steps=steps,
+        quadrature=quadrature, scope=scope, seed=seed,
+    )  # fmt: skip
+    units = _units(model, chosen, level, edges, nodes)
+    options = Options(**(options.__dict__ | {"units": units, "progress": progress}))
     check_examples(examples, model.architecture, first_example)
-    path = chosen.path(options)
-    total = PartialScores.zero(model.graph)
-    plan = planned_bytes(model, len(path))
+    _check_means(options, examples, means)
+    suffix_only &= options.intervention in (None, "patching") and not chosen.reads_all_positions
+    plan = planned_bytes(model, options.steps or 1)
+    d_model = model.architecture.d_model
+    total = PartialScores.zero(model.graph, level, d_model)
     for batch in batches(examples, model.device, memory_budget, plan, suffix_only=suffix_only):
-        scores = _score_batch(model, batch, options, path, first_example)
+        run = Run(model, batch, options, means, first_example, memory_budget)
+        scores = chosen.score(run)
         scores = (scores.cpu() if model.device.type == "mps" else scores).double()
+        _check_finite(run, scores)
         total += PartialScores(
             model.graph,
             scores.sum(0).cpu().numpy(),
             scores.square().sum(0).cpu().numpy(),
             batch.size,
+            level,
         )
     return total
 
 
-def _score_batch(
+def _units(
     model: Model,
-    batch: Batch,
-    options: Options,
-    path: tuple[tuple[float, float], ...],
-    first_example: int,
-) -> Float[Tensor, "batch writers readers"]:
-    """Each example's score of every edge.
-
-    The clean and the corrupted run give the writers' changes; where the path has a point at either
-    end, that run takes its gradient too.
-    """
-    recorder = Recorder(model, batch)
-    gradients = ReaderGradients(model, batch)
-    weights: dict[float, float] = {}
-    for alpha, weight in path:
-        weights[alpha] = weights.get(alpha, 0.0) + weight
-    reference: Tensor | None = None
-
-    def run(tokens: Tensor, alpha: float, embedding: Tensor | None = None) -> Contributions:
-        def loss(logits: Float[Tensor, "batch vocab"]) -> Float[Tensor, " batch"]:
-            clean_logits = logits.detach() if reference is None else reference
-            values = options.metric.loss(logits, batch.answers, clean_logits)
-            place = f"step {list(weights).index(alpha) + 1} of {len(weights)} (α = {alpha:.4g})"
-            _check_finite(values.detach(), batch, first_example, options, place)
-            return values
-
-        weight = weights.get(alpha)
-        contributions, found = recorder.record(
-            tokens, loss if weight is not None else None, embedding
+    method: Method,
+    level: str,
+    edges: Edges | None,
+    nodes: Iterable[str] | None,
+) -> np.ndarray | None:
+    """What is asked for, as a mask of the level's shape; None for everything."""
+    if edges is not None and not (method.takes_units and level == "edge"):
+        raise AttributionError(
+            f"{method.name} at {level} level takes no edges: only exact at edge level does"
         )
-        if found is not None and weight is not None:
-            gradients.add(found, weight)
-        return contributions
+    if nodes is not None and not (method.takes_units and level != "edge"):
+        raise AttributionError(
+            f"{method.name} at {level} level takes no nodes: only exact at node and neuron level "
+            f"does"
+        )
+    if method.takes_units and level == "neuron" and nodes is None:
+        raise AttributionError(
+            "exact runs the model once a neuron, so it scores those of named nodes: give nodes="
+        )
+    graph = model.graph
+    if edges is not None:
+        if isinstance(edges, Circuit):
+            return edges.mask
+        if isinstance(edges, np.ndarray):
+            return Circuit(graph, edges).mask
+        return Circuit.from_edges(graph, edges).mask
+    if nodes is None:
+        return None
+    mask = np.zeros(graph.n_writers, dtype=bool)
+    for node in nodes:
+        if node not in graph.writers:
+            raise AttributionError(
+                f"there is no writer {node!r} in this graph: they are {graph.writers[0]}, "
+                f"{graph.writers[1]} … {graph.writers[-1]}"
+            )
+        mask[graph.writers.index(node)] = True
+    d_model = model.architecture.d_model
+    return mask if level == "node" else np.repeat(mask[:, None], d_model, axis=1)
 
-    clean = run(batch.clean, 1.0)
-    reference = clean.logits
-    corrupted = run(batch.corrupted, 0.0)
-    for alpha in weights:
-        if alpha not in (0.0, 1.0):
-            between = torch.lerp(corrupted.embedding, clean.embedding, alpha)
-            run(batch.clean, alpha, between)
-    scores = gradients.edge_scores(writer_changes(model, batch, clean, corrupted))
-    finite = scores.isfinite().flatten(1).all(1)
+
+def _check_means(
+    options: Options, examples: Sequence[Example], means: MeanActivations | None
+) -> None:
+    if options.intervention not in MEANS:
+        return
+    if means is None or means.kind != options.intervention:
+        raise AttributionError(
+            f"the intervention {options.intervention} needs means of its kind: pass means="
+            f"mean_activations(model, dataset, {options.intervention!r})"
+        )
+    if options.intervention == "mean-positional":
+        length = check_one_length(tuple(examples), "the dataset")
+        if length != len(means.embedding):
+            raise AttributionError(
+                f"mean-positional needs inputs of one length, but the dataset has inputs of "
+                f"{length} tokens and the means are over inputs of {len(means.embedding)}"
+            )
+
+
+def _check_finite(run: Run, scores: Tensor) -> None:
+    finite = scores.isfinite()
+    if run.options.units is not None:
+        finite = finite | torch.from_numpy(~run.options.units).to(scores.device)
+    finite = finite.flatten(1).all(1)
     if not finite.all():
-        example = first_example + batch.indices[int((~finite).nonzero()[0])]
+        example = run.example(int((~finite).nonzero()[0]))
         raise AttributionError(
             f"the scores of example {example} are not finite: its gradients overflow or are NaN "
-            f"in {str(model.dtype).removeprefix('torch.')}"
+            f"in {str(run.model.dtype).removeprefix('torch.')}"
         )
-    return scores
 
 
-def _check_finite(
-    values: Tensor, batch: Batch, first_example: int, options: Options, place: str
-) -> None:
-    finite = values.isfinite()
-    if finite.all():
-        return
-    row = int((~finite).nonzero()[0])
-    raise AttributionError(
-        f"the metric {options.metric.name!r} is {float(values[row])} for example "
-        f"{first_example + batch.indices[row]}, at {place} on the way from the corrupted to the "
-        f"clean input"
-    )
+class _Counter:
+    """Shows on stderr how many units a batch has done."""
+
+    def __init__(self, method: str) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+
+        self.bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+            TimeRemainingColumn(), console=Console(file=sys.stderr), transient=True,
+        )  # fmt: skip
+        self.task = self.bar.add_task(method, total=None)
+
+    def __call__(self, done: int, total: int) -> None:
+        if not self.bar.live.is_started:
+            self.bar.start()
+        self.bar.update(self.task, completed=done, total=total)
+        if done >= total:
+            self.bar.stop()

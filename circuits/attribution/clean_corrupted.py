@@ -7,10 +7,14 @@ Cost: one clean and one corrupted forward-backward. It is EAP-IG-inputs by the t
 steps, and the mean of EAP with its mirror image at the corrupted input.
 """
 
-from circuits.attribution.method import GradientPath, Options, attribution_method
+from torch import Tensor
+
+from circuits.attribution.eap_ig_inputs import along_inputs
+from circuits.attribution.method import PATCHING, attribution_method
+from circuits.attribution.run import Run
 
 
-@attribution_method("clean-corrupted")
-def clean_corrupted(options: Options) -> GradientPath:
+@attribution_method("clean-corrupted", interventions=PATCHING)
+def clean_corrupted(run: Run) -> Tensor:
     """The gradients at the clean and at the corrupted input, with equal weight."""
-    return ((0.0, 0.5), (1.0, 0.5))
+    return along_inputs(run, ((0.0, 0.5), (1.0, 0.5)))

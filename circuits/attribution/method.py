@@ -1,68 +1,141 @@
-"""What an attribution method is: a name, what it accepts, and where it takes its gradients."""
+"""What an attribution method is: a name, what it accepts, and how it scores a batch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from circuits.errors import AttributionError
-from circuits.quadrature import RULES
+from circuits.intervention import INTERVENTIONS
+from circuits.quadrature import RULES, quadrature
 from circuits.registry import Registry
+from circuits.scores import LEVELS
 from tasks import Metric
 
-GradientPath = tuple[
-    tuple[float, float], ...
-]  # (α, weight): where gradients are taken, how they count
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from circuits.attribution.run import Run
+
+SCOPES = ("component", "all")
+PATCHING = ("patching",)
 
 
-INTERVENTIONS = ("patching",)
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Options:
-    """How a method is to be run; `steps` and `quadrature` are None where it takes none."""
+    """How a method is to be run; None for what it does not take."""
 
+    level: str
+    intervention: str | None
     metric: Metric
     steps: int | None = None
     quadrature: str | None = None
+    scope: str | None = None
+    seed: int | None = None
+    units: np.ndarray | None = None  # Bool, shaped as the level's scores: what is asked for
+    progress: Callable[[int, int], None] | None = None  # told of units done and units in all
+
+    @property
+    def path(self) -> tuple[tuple[float, float], ...]:
+        """The (α, weight) pairs of the quadrature rule."""
+        assert self.steps is not None
+        assert self.quadrature is not None
+        return quadrature(self.quadrature, self.steps)
+
+
+Score = Callable[["Run"], "Tensor"]
 
 
 @dataclass(frozen=True)
 class Method:
     """An attribution method and what it accepts.
 
-    `path(options)` gives the points between the corrupted (α = 0) and the clean input (α = 1) at
-    which gradients are taken, with their weights.
+    `score(run)` gives each example's scores of one batch: [batch, writers, readers] at edge level,
+    [batch, writers] at node and [batch, writers, d_model] at neuron level.
     """
 
     name: str
-    path: Callable[[Options], GradientPath]
-    takes_steps: bool = False
+    score: Score
+    levels: tuple[str, ...] = LEVELS
+    interventions: tuple[str, ...] = INTERVENTIONS  # none: it takes no intervention
+    takes_metric: bool = True
+    needs_gradient: bool = True
     only_at_clean: bool = False
-    version: int = 1  # raised whenever the method's scores change
-    levels: tuple[str, ...] = ("edge",)
-    interventions: tuple[str, ...] = ("patching",)
+    takes_steps: bool = False
+    takes_scope: bool = False
+    takes_seed: bool = False
+    takes_units: bool = False
+    reads_all_positions: bool = False  # so that the shared prefix cannot be left out
+    runs_model: bool = True
+    version: int = 2  # raised whenever the method's scores change
     defaults: dict[str, Any] = field(default_factory=dict, hash=False)
 
     def check(
         self,
         metric: Metric,
+        *,
+        level: str = "edge",
+        intervention: str | None = None,
         steps: int | None = None,
         quadrature: str | None = None,
-        level: str = "edge",
-        intervention: str = "patching",
+        scope: str | None = None,
+        seed: int | None = None,
     ) -> Options:
         """The options as this method takes them; raises `AttributionError` for what it refuses."""
         if level not in self.levels:
             raise AttributionError(
                 f"{self.name} scores {' and '.join(self.levels)}s, not {level!r}"
             )
-        if intervention not in self.interventions:
+        self._check_metric(metric)
+        asked: dict[str, Any] = {
+            "steps": steps,
+            "quadrature": quadrature,
+            "scope": scope,
+            "seed": seed,
+        }
+        takes = {
+            "steps": self.takes_steps,
+            "quadrature": self.takes_steps,
+            "scope": self.takes_scope,
+            "seed": self.takes_seed,
+        }
+        for option, value in asked.items():
+            if value is not None and not takes[option]:
+                takers = [m.name for m in map(METHODS.__getitem__, METHODS) if m.takes(option)]
+                raise AttributionError(
+                    f"{self.name} takes no {option}: leave it out, or use {' or '.join(takers)}"
+                )
+            if value is None and takes[option]:
+                asked[option] = self.defaults[option]
+        if asked["scope"] is not None and asked["scope"] not in SCOPES:
+            raise AttributionError(f"there is no scope {scope!r}: choose {' or '.join(SCOPES)}")
+        options = Options(level, self._intervention(intervention), metric, **asked)
+        if self.takes_steps:
+            _ = options.path  # refuses an unknown rule and an impossible number of steps
+        return options
+
+    def takes(self, option: str) -> bool:
+        """Whether the method takes an option: steps, quadrature, scope, seed or units."""
+        return bool(getattr(self, "takes_steps" if option == "quadrature" else f"takes_{option}"))
+
+    def _intervention(self, asked: str | None) -> str | None:
+        if asked is None:
+            return self.interventions[0] if self.interventions else None
+        if asked not in self.interventions:
+            takes = " or ".join(self.interventions)
             raise AttributionError(
-                f"{self.name} takes the intervention {' or '.join(self.interventions)}, "
-                f"not {intervention!r}"
+                f"{self.name} takes the intervention {takes}, not {asked!r}"
+                if takes
+                else f"{self.name} takes no intervention, so {asked!r} means nothing to it: "
+                f"leave it out"
             )
+        return asked
+
+    def _check_metric(self, metric: Metric) -> None:
+        if not self.needs_gradient:
+            return
         if not metric.differentiable:
             raise AttributionError(
                 f"{self.name} follows gradients, and the metric {metric.name!r} has none: "
@@ -73,34 +146,17 @@ class Method:
                 f"{self.name} takes the gradient at the clean input alone, where that of "
                 f"{metric.name!r} is zero: use EAP-IG-inputs, or another metric"
             )
-        if not self.takes_steps:
-            if steps is not None or quadrature is not None:
-                given = "steps" if steps is not None else "quadrature"
-                raise AttributionError(
-                    f"{self.name} does not integrate along a path, so it takes no {given}: "
-                    f"leave it out, or use EAP-IG-inputs"
-                )
-            return Options(metric)
-        options = Options(
-            metric,
-            self.defaults["steps"] if steps is None else steps,
-            self.defaults["quadrature"] if quadrature is None else quadrature,
-        )
-        self.path(options)  # refuses an unknown rule and an impossible number of steps
-        return options
 
 
 METHODS: Registry[Method] = Registry("attribution method", AttributionError)
 
 
-def attribution_method(
-    name: str, **accepts: Any
-) -> Callable[[Callable[[Options], GradientPath]], Callable[[Options], GradientPath]]:
-    """Enter a function from options to a path of gradient points as the method `name`."""
+def attribution_method(name: str, **accepts: Any) -> Callable[[Score], Score]:
+    """Enter a function from a run to each example's scores as the method `name`."""
 
-    def enter(path: Callable[[Options], GradientPath]) -> Callable[[Options], GradientPath]:
-        METHODS.register(name)(Method(name, path, **accepts))
-        return path
+    def enter(score: Score) -> Score:
+        METHODS.register(name)(Method(name, score, **accepts))
+        return score
 
     return enter
 

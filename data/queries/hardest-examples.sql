@@ -1,9 +1,9 @@
 -- The examples on which circuits are furthest from the whole model.
 -- $task = null: only this task
--- $size = null: only circuits asked for with this fraction of the edges
+-- $size = null: only circuits asked for with this fraction of the units
 -- $n = 20: how many
 SELECT
-    model, task, method, algorithm, metric, size_asked, clean_text, value, clean, corrupted,
+    model, task, label AS method, algorithm, metric, size_asked, clean_text, value, clean, corrupted,
     faithfulness
 FROM example_faithfulness
 WHERE ($task IS NULL OR task = $task)

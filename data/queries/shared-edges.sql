@@ -1,8 +1,9 @@
 -- How far circuits of one size share their edges, two by two, most alike first.
--- $size = null: only circuits asked for with this fraction of the edges, such as 0.05
+-- $size = null: only circuits asked for with this fraction of the units, such as 0.05
 -- $task = null: only pairs with this task in them
 SELECT
-    size_asked, task, method, algorithm, other_task, other_method, other_algorithm,
+    size_asked, task, label AS method, algorithm,
+    other_task, other_label AS other_method, other_algorithm,
     jaccard, n_shared, n_either, circuit, other_circuit
 FROM shared_edges
 WHERE ($size IS NULL OR size_asked = CAST($size AS DOUBLE))

@@ -1,15 +1,15 @@
 -- How well circuits do.
 
--- The whole model on clean and on corrupted inputs: what faithfulness is measured between.
+-- The whole model and its empty circuit: what faithfulness is measured between.
 --   model           name of the model
 --   task            task it ran on
 --   split           split it ran on
---   intervention    whose empty circuit the corrupted run stands for
+--   intervention    what replaces every contribution in the corrupted run
 --   metric          the metric
 --   clean           mean of the metric on the clean inputs
---   corrupted       mean of the metric on the corrupted inputs
+--   corrupted       mean of the metric of the empty circuit, all of it replaced
 --   n_examples      examples
---   baseline, model_id, dataset  ids
+--   baseline, means, model_id, dataset  ids
 CREATE VIEW clean_and_corrupted AS
 WITH runs AS (
     SELECT
@@ -17,6 +17,7 @@ WITH runs AS (
         any_value(model) AS model,
         any_value(dataset) AS dataset,
         any_value(intervention) AS intervention,
+        any_value(means) AS means,
         any_value(metric) AS metric,
         max(mean) FILTER (run = 'clean') AS clean,
         max(mean) FILTER (run = 'corrupted') AS corrupted,
@@ -34,6 +35,7 @@ SELECT
     runs.corrupted,
     runs.n_examples,
     runs.baseline,
+    runs.means,
     runs.model AS model_id,
     runs.dataset
 FROM runs
@@ -46,27 +48,31 @@ LEFT JOIN datasets ON datasets.dataset = runs.dataset;
 --   split               split it was evaluated on
 --   found_on            task it was found on
 --   method              name of the method
+--   label               the method with its options, such as EAP-IG-inputs (5, midpoint)
 --   steps               points on the path, if it has one
 --   quadrature          quadrature rule, if it has one
 --   level               edge, node or neuron
---   intervention        what replaces a contribution
---   attribution_metric  metric whose loss was attributed
+--   intervention        what replaced a contribution when units were scored, if anything did
+--   evaluated_under     what replaced the contributions outside the circuit
+--   attribution_metric  metric whose loss was attributed, if one was
 --   algorithm           top-n, threshold or greedy
---   absolute            whether edges were ranked by |score|
+--   rule                the algorithm with its options, such as top-n (signed)
+--   absolute            whether units were ranked by |score|
 --   metric              metric it was evaluated by
---   size_asked          fraction of the edges asked for
---   edges_asked         number of edges asked for
+--   size_asked          fraction of the units of its level asked for
+--   units_asked         number of units asked for
 --   threshold           least score asked for
---   fraction            fraction of the edges achieved after pruning
+--   fraction            fraction of the units achieved after pruning
+--   n_units             edges, nodes or neurons in it, by its level
 --   n_edges             edges in it
 --   n_nodes             nodes in it
 --   mean                mean of the metric
 --   standard_error      standard error of the mean
 --   clean               mean of the metric of the whole model on clean inputs
---   corrupted           mean of the metric of the whole model on corrupted inputs
+--   corrupted           mean of the metric of the empty circuit
 --   faithfulness        (mean - corrupted) / (clean - corrupted)
 --   n_examples          examples evaluated
---   dtype               the model's dtype when its edges were scored
+--   dtype               the model's dtype when its units were scored
 --   evaluation, circuit, scores, baseline, model_id, dataset  ids
 CREATE VIEW benchmark AS
 SELECT
@@ -75,18 +81,22 @@ SELECT
     datasets.split,
     attributions.task AS found_on,
     attributions.method,
+    attributions.label,
     attributions.steps,
     attributions.quadrature,
     circuits.level,
     attributions.intervention,
+    evaluations.intervention AS evaluated_under,
     attributions.metric AS attribution_metric,
     circuits.algorithm,
+    circuits.rule,
     circuits.absolute,
     evaluations.metric,
     circuits.size_asked,
-    circuits.edges_asked,
+    circuits.units_asked,
     circuits.threshold,
     circuits.fraction,
+    circuits.n_units,
     circuits.n_edges,
     circuits.n_nodes,
     evaluations.mean,
@@ -108,14 +118,14 @@ LEFT JOIN attributions ON attributions.scores = circuits.scores
 LEFT JOIN datasets ON datasets.dataset = evaluations.dataset
 LEFT JOIN clean_and_corrupted ON clean_and_corrupted.baseline = evaluations.baseline;
 
--- One number for all sizes: a row per extraction (one rule over one list of sizes), evaluation
--- dataset and metric.
+-- One number for all sizes: a row per extraction, evaluation dataset, metric and intervention.
 --
--- With f the faithfulness and k the fraction of edges achieved, by the trapezoid rule over the
--- sizes evaluated, from the smallest to the largest k and no further:
+-- An extraction is one rule over one list of sizes. With f the faithfulness and k the fraction of
+-- units achieved, by the trapezoid rule over the sizes evaluated, from the smallest to the largest k
+-- and no further:
 --     CPR = integral of f dk              (1 for a circuit as good as the model at every size)
 --     CMD = integral of |1 - f| dk        (0 for a circuit that does just what the model does)
--- and on the log axis, so that small circuits count as much as large ones, sizes of no edge left
+-- and on the log axis, so that small circuits count as much as large ones, sizes of no unit left
 -- out, divided by the length of the axis:
 --     log CPR = integral of f d(ln k) / (ln k_max - ln k_min), log CMD likewise.
 -- All are null if f is null or NaN at any size, or if the axis has no length.
@@ -125,13 +135,16 @@ LEFT JOIN clean_and_corrupted ON clean_and_corrupted.baseline = evaluations.base
 --   split               split evaluated on
 --   found_on            task the circuits were found on
 --   method              name of the method
+--   label               the method with its options, such as EAP-IG-inputs (5, midpoint)
 --   steps               points on the path, if it has one
 --   quadrature          quadrature rule, if it has one
 --   level               edge, node or neuron
---   intervention        what replaces a contribution
---   attribution_metric  metric whose loss was attributed
+--   intervention        what replaced a contribution when units were scored, if anything did
+--   evaluated_under     what replaced the contributions outside the circuit
+--   attribution_metric  metric whose loss was attributed, if one was
 --   algorithm           top-n, threshold or greedy
---   absolute            whether edges were ranked by |score|
+--   rule                the algorithm with its options, such as top-n (signed)
+--   absolute            whether units were ranked by |score|
 --   metric              metric evaluated by
 --   cpr                 CPR: more is better
 --   cmd                 CMD: less is better
@@ -146,7 +159,7 @@ LEFT JOIN clean_and_corrupted ON clean_and_corrupted.baseline = evaluations.base
 --   dtype               the model's dtype
 --   n_examples          examples scored
 --   n_evaluated         examples evaluated
---   scores, extraction, model_id, dataset  ids
+--   scores, extraction, baseline, model_id, dataset  ids
 CREATE VIEW leaderboard AS
 WITH points AS (
     SELECT
@@ -160,16 +173,17 @@ WITH points AS (
     FROM benchmark
     JOIN extractions ON extractions.circuit = benchmark.circuit
     WINDOW along AS (
-        PARTITION BY extraction, dataset, metric
-        ORDER BY fraction, size_asked, edges_asked, benchmark.circuit
+        PARTITION BY extraction, baseline
+        ORDER BY fraction, size_asked, units_asked, benchmark.circuit
     )
 ),
 areas AS (
     SELECT
-        extraction, dataset, metric,
+        extraction, baseline,
         any_value(COLUMNS([
-            'scores', 'algorithm', 'absolute', 'model', 'task', 'split', 'found_on', 'method', 'steps', 'quadrature', 'level',
-            'intervention', 'attribution_metric', 'model_id'
+            'scores', 'algorithm', 'rule', 'absolute', 'model', 'task', 'split', 'found_on', 'method',
+            'label', 'steps', 'quadrature', 'level', 'intervention', 'evaluated_under',
+            'attribution_metric', 'metric', 'dataset', 'model_id'
         ])),
         count(*) AS n_sizes,
         count(f) = count(*) AS is_whole,
@@ -183,7 +197,7 @@ areas AS (
         sum(log_step * (f + f_before) / 2) AS f_log_area,
         sum(log_step * (abs(1 - f) + abs(1 - f_before)) / 2) AS gap_log_area
     FROM points
-    GROUP BY extraction, dataset, metric
+    GROUP BY extraction, baseline
 )
 SELECT
     areas.model,
@@ -191,12 +205,15 @@ SELECT
     areas.split,
     areas.found_on,
     areas.method,
+    areas.label,
     areas.steps,
     areas.quadrature,
     areas.level,
     areas.intervention,
+    areas.evaluated_under,
     areas.attribution_metric,
     areas.algorithm,
+    areas.rule,
     areas.absolute,
     areas.metric,
     CASE WHEN is_whole AND length > 0 THEN f_area END AS cpr,
@@ -214,6 +231,7 @@ SELECT
     areas.n_evaluated,
     areas.scores,
     areas.extraction,
+    areas.baseline,
     areas.model_id,
     areas.dataset
 FROM areas
@@ -223,18 +241,20 @@ LEFT JOIN attributions ON attributions.scores = areas.scores;
 --   model           name of the model
 --   task            task evaluated on
 --   method          name of the method
+--   label           the method with its options
 --   steps           points on the path, if it has one
 --   quadrature      quadrature rule, if it has one
 --   algorithm       top-n, threshold or greedy
 --   metric          the metric
---   size_asked      fraction of the edges asked for
+--   evaluated_under  what replaced the contributions outside the circuit
+--   size_asked      fraction of the units of its level asked for
 --   n_edges         edges in the circuit
 --   example_id      position of the example in its dataset
 --   clean_text      clean text
 --   corrupted_text  corrupted text
 --   value           the metric of the circuit
 --   clean           the metric of the whole model on the clean text
---   corrupted       the metric of the whole model on the corrupted text
+--   corrupted       the metric of the empty circuit
 --   faithfulness    (value - corrupted) / (clean - corrupted); null where clean = corrupted
 --   evaluation, circuit, dataset  ids
 CREATE VIEW example_faithfulness AS
@@ -251,10 +271,12 @@ SELECT
     benchmark.model,
     benchmark.task,
     benchmark.method,
+    benchmark.label,
     benchmark.steps,
     benchmark.quadrature,
     benchmark.algorithm,
     benchmark.metric,
+    benchmark.evaluated_under,
     benchmark.size_asked,
     benchmark.n_edges,
     example_values.example_id,

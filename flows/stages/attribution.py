@@ -1,57 +1,89 @@
-"""Attribution: shards of examples, whose sums are added up to scores in a fixed order."""
+"""Attribution: shards of examples and units, whose sums come together in a fixed order."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
-from circuits.circuit import edge_values
 from circuits.scores import PartialScores
+from data.keys import canonical_json
 from data.schema import table
 from flows.identity import ModelIdentity
 from flows.stages.description import MethodStage
-from flows.stages.stage import LEVEL, Found, Rows, Stage, digest
+from flows.stages.stage import Found, Rows, Stage, digest
+from flows.units import UnitSpace
 from flows.workbench import Workbench
 
 
 @dataclass(frozen=True)
 class ShardStage(Stage):
-    """Sums of the scores over a run of examples: the unit of resuming and of parallel work."""
+    """Sums of the scores over a run of examples: the unit of resuming and of parallel work.
+
+    Where a method scores some units alone, a shard is of a run of examples and of a chunk of
+    targets (see `flows/units.py`).
+    """
 
     name = "shard"
+    version = 2
     kinds = ("shards",)
     model: ModelIdentity
     method: MethodStage
+    described: Found | None
     dataset: Found | None
-    index: int
+    means: Found | None
+    takes_means: bool
+    index: int  # of the run of examples
     first: int
     last: int  # the example after the shard's last one
-    n_shards: int
     examples: str | None  # digest of the shard's own examples
+    targets: tuple[int, ...] | None  # None: all, or not known yet
+    by_targets: bool
+    n_units: int  # how many it scores, where they cost a run each
+    n_layers: int
+    number: int  # among all shards of the attribution
+    n_shards: int
 
     @property
     def parameters(self) -> dict[str, Any]:
         """The weights, the method and the shard's place among the examples."""
-        return {
-            "model": self.model.fingerprint,
-            "dtype": self.model.dtype,
-            "method": self.method.parameters,
+        return self.model.parameters_of_graph | {
+            "method": self.method.per_unit,
             "shard_index": self.index,
             "first_example": self.first,
         }
 
     @property
     def upstream(self) -> Mapping[str, str | None]:
-        """The shard's own examples: those of other shards may change."""
-        return {"examples": self.examples}
+        """The shard's own examples and targets: those of other shards may change."""
+        upstream = {"examples": self.examples}
+        if self.by_targets:
+            known = None if self.targets is None else canonical_json(list(self.targets))
+            upstream["targets"] = known and hashlib.sha256(known.encode()).hexdigest()
+        if self.takes_means:
+            upstream["means"] = digest(self.means, "mean_activations")
+        return upstream
 
     @property
     def label(self) -> str:
         """The shard's number, for people."""
-        return f"shard {self.index + 1} of {self.n_shards}"
+        return f"shard {self.number + 1} of {self.n_shards}"
+
+    @property
+    def passes(self) -> float:
+        """About how many gradients the work is worth, for the time left."""
+        steps, layers = float(self.method.method.steps or 1), self.n_layers
+        if self.by_targets:  # a run from the middle of the model for each
+            return 0.1 * self.n_units
+        if self.method.method.scope is not None:  # a path for each of 2L + 1 components
+            return steps * (1 + layers)
+        return steps
 
     @property
     def runs(self) -> ModelIdentity:
@@ -64,52 +96,68 @@ class ShardStage(Stage):
 
         assert self.dataset is not None
         examples = bench.dataset(self.dataset["examples"].key)[self.first : self.last].examples
-        model, options = bench.model(self.model), self.method.method
+        model, method = bench.model(self.model), self.method.method
+        space = UnitSpace(model.graph, method.level, model.architecture.d_model)
+        options: dict[str, Any] = {}
+        if self.method.metric is not None:
+            options["metric"] = self.method.metric
+        if self.means is not None:
+            options["means"] = bench.mean_activations(self.means["mean_activations"].key)
+        if self.targets is not None and method.level == "edge":
+            options["edges"] = space.mask_of(self.targets)
+        elif self.targets is not None:
+            options["nodes"] = [space.graph.writers[target] for target in self.targets]
         partial = attribute_partial(
             model,
             examples,
-            options.name,
-            steps=options.steps,
-            quadrature=options.quadrature,
-            metric=self.method.metric,
-            level=LEVEL,
-            intervention=options.intervention,
+            method.name,
+            level=method.level,
+            intervention=method.intervention,
+            steps=method.steps,
+            quadrature=method.quadrature,
+            scope=method.scope,
+            seed=method.seed,
             memory_budget=bench.memory_budget,
             first_example=self.first,
+            **options,
         )
-        n = model.graph.n_edges
+        return self.rows(space, partial)
+
+    def rows(self, space: UnitSpace, partial: PartialScores) -> Rows:
+        """A row for every unit that was scored."""
+        total = space.in_order(partial.total)
+        scored = np.flatnonzero(~np.isnan(total))
+        n = len(scored)
         columns = {
             "shard_index": [self.index] * n,
             "first_example": [self.first] * n,
             "n_examples": [partial.n_examples] * n,
-            "edge_id": range(n),
-            "total": edge_values(model.graph, partial.total),
-            "total_of_squares": edge_values(model.graph, partial.total_of_squares),
+            "level": [space.level] * n,
+            "unit_id": scored,
+            "total": total[scored],
+            "total_of_squares": space.in_order(partial.total_of_squares)[scored],
         }
         return {"shards": pa.table(columns, table("shards").schema)}
 
 
 @dataclass(frozen=True)
 class ScoresStage(Stage):
-    """The mean score of every edge, from the shards in their order."""
+    """The mean score of every unit, from the shards in their order."""
 
     name = "scores"
+    version = 2
     kinds = ("scores",)
     identity: ModelIdentity
     described: Found | None
     dataset: Found | None
     method: MethodStage
     shards: tuple[Found | None, ...]
+    runs_of_examples: tuple[int, ...]  # the run that each shard is of
 
     @property
     def parameters(self) -> dict[str, Any]:
         """What the scores are of; the shards' digests say the rest."""
-        return {
-            "model": self.identity.fingerprint,
-            "dtype": self.identity.dtype,
-            "method": self.method.key,
-            "level": LEVEL,
-        }
+        return self.identity.parameters_of_graph | {"method": self.method.key}
 
     @property
     def upstream(self) -> Mapping[str, str | None]:
@@ -126,24 +174,26 @@ class ScoresStage(Stage):
         return tuple(shard["shards"].key for shard in self.shards if shard is not None)
 
     def build(self, bench: Workbench) -> Rows:
-        """Add the shards up."""
+        """Join the chunks of every run of examples, then add the runs up."""
         assert self.described is not None
         assert self.dataset is not None
-        graph = bench.graph(self.described["graphs"].key)
-        total = PartialScores.zero(graph)
-        for part in self.parts:
-            total += bench.partial_scores(graph, part)
-        scores, n = total.finish(self.method.method.name), graph.n_edges
+        space = bench.units(self.described, self.method.method.level)
+        runs: dict[int, PartialScores] = {}
+        for run, part in zip(self.runs_of_examples, self.parts, strict=True):
+            chunk = bench.partial_scores(space, part)
+            runs[run] = runs[run].join(chunk) if run in runs else chunk
+        total = reduce(add, runs.values())
+        scores, n = total.finish(self.method.method.name), space.n_units
         columns = {
             "scores": [self.key] * n,
             "model": [self.identity.fingerprint] * n,
-            "graph": [graph.digest] * n,
+            "graph": [space.graph.digest] * n,
             "dataset": [bench.dataset(self.dataset["examples"].key).name] * n,
             "method": [self.method.key] * n,
-            "level": [LEVEL] * n,
-            "edge_id": range(n),
-            "score": edge_values(graph, scores.matrix),
-            "standard_error": edge_values(graph, scores.standard_error),
+            "level": [space.level] * n,
+            "unit_id": range(n),
+            "score": pa.array(space.in_order(scores.values), from_pandas=True),
+            "standard_error": pa.array(space.in_order(scores.standard_error), from_pandas=True),
             "n_examples": [scores.n_examples] * n,
         }
         return {"scores": pa.table(columns, table("scores").schema)}

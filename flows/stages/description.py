@@ -11,7 +11,7 @@ from circuits.graph import Graph
 from data import stage_key
 from flows.config import MethodChoice, TaskChoice
 from flows.identity import ModelIdentity, identify_metric, identify_rule
-from flows.stages.stage import LEVEL, Rows, Stage, rows_of
+from flows.stages.stage import Rows, Stage, rows_of
 from flows.workbench import Workbench
 
 
@@ -20,13 +20,14 @@ class ModelStage(Stage):
     """What a model is, and the graph of its writers and readers."""
 
     name = "model"
+    version = 2
     kinds = ("models", "graphs")
     model: ModelIdentity
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The weights alone: a model keeps the name it was first seen by."""
-        return {"model": self.model.fingerprint}
+        """The weights and the kind of graph: a model keeps the name it was first seen by."""
+        return {"model": self.model.fingerprint, "kv": self.model.kv}
 
     @property
     def runs(self) -> ModelIdentity:
@@ -35,21 +36,27 @@ class ModelStage(Stage):
 
     def build(self, bench: Workbench) -> Rows:
         """Load the model and describe it."""
+        from circuits.architecture import architecture_of
+
         model = bench.model(self.model)
-        a, graph = model.architecture, model.graph
-        about = {
+        graph = model.graph
+        # the model as published, whichever of its graphs was asked for
+        own = architecture_of(model.bridge.original_model.config, self.model.name, "grouped")
+        of_model = (
+            *("family", "n_layers", "n_heads", "n_kv_heads", "d_model", "d_head", "d_mlp"),
+            *("d_vocab", "n_positions", "parallel"),
+        )
+        about = {name: getattr(own, name) for name in of_model} | {
             "model": model.fingerprint,
-            "name": self.model.label,
-            "family": a.family,
-            "n_layers": a.n_layers,
-            "n_heads": a.n_heads,
-            "d_model": a.d_model,
-            "d_head": a.d_head,
+            "name": self.model.short_name,
             "n_parameters": model.n_parameters,
             "dtype": None,
         }
-        sizes = ("n_layers", "n_heads", "parallel", "n_writers", "n_readers", "n_nodes", "n_edges")
-        described = {name: getattr(graph, name) for name in sizes} | {"graph": graph.digest}
+        of_graph = (
+            *("n_layers", "n_heads", "n_kv_heads", "parallel"),
+            *("n_writers", "n_readers", "n_nodes", "n_edges"),
+        )
+        described = {name: getattr(graph, name) for name in of_graph} | {"graph": graph.digest}
         return {
             "models": rows_of("models", [about]),
             "graphs": rows_of("graphs", [described]),
@@ -133,33 +140,55 @@ class DatasetStage(Stage):
 
 @dataclass(frozen=True)
 class MethodStage(Stage):
-    """An attribution method with its options and the metric it follows."""
+    """An attribution method with its options and the metric it follows, None if it follows none."""
 
     name = "method"
+    version = 2
     kinds = ("methods",)
     method: MethodChoice
-    metric: str
+    metric: str | None
+    ranking: MethodStage | None = None  # what ranks the units for a restricted method
+
+    @classmethod
+    def of(cls, method: MethodChoice, metric: str) -> MethodStage:
+        """The stage of a method on a task with this metric."""
+        from circuits.attribution import METHODS
+
+        ranking = None if method.of is None else cls.of(method.of, metric)
+        follows = metric if METHODS[method.name].takes_metric else None
+        return cls(method.label, method, follows, ranking)
+
+    @property
+    def per_unit(self) -> dict[str, Any]:
+        """What a unit's score depends on, whichever other units are scored."""
+        from circuits.attribution import METHODS
+
+        options = ("level", "intervention", "steps", "quadrature", "scope", "seed")
+        return {option: getattr(self.method, option) for option in options} | {
+            "name": self.method.name,
+            "method_version": METHODS[self.method.name].version,
+            "metric": None if self.metric is None else identify_metric(self.metric),
+        }
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The options, and the version of the method itself."""
-        from circuits.attribution import METHODS
-
-        return {
-            "name": self.method.name,
-            "method_version": METHODS[self.method.name].version,
-            "level": LEVEL,
-            "intervention": self.method.intervention,
-            "steps": self.method.steps,
-            "quadrature": self.method.quadrature,
-            "metric": identify_metric(self.metric),
+        """The options with the version of the method itself, and the units it is restricted to."""
+        names, ranking = self.method.named_units, self.ranking
+        return self.per_unit | {
+            "units": None if names is None else list(names),
+            "top": self.method.top,
+            "of": None if ranking is None else ranking.parameters,
         }
 
     def build(self, bench: Workbench) -> Rows:
         """One row."""
-        names = ("name", "level", "intervention", "steps", "quadrature", "metric")
-        about = {name: self.parameters[name] for name in names}
-        about |= {"method": self.key, "metric": self.metric}
+        options = ("name", "label", "level", "intervention", "steps", "quadrature", "scope", "seed")
+        about = {option: getattr(self.method, option) for option in options}
+        about |= {
+            "method": self.key,
+            "metric": self.metric,
+            "restriction": self.method.restriction,
+        }
         return {"methods": rows_of("methods", [about])}
 
 
@@ -167,8 +196,8 @@ def _edge_rows(graph: Graph) -> list[dict[str, Any]]:
     layers = _layers(graph)
     rows = []
     for i, edge in enumerate(graph.edges):
-        writer = layers[edge.writer]
-        reader = layers[graph.nodes[int(graph.reader_nodes[edge.reader_index])]]
+        fed = [graph.nodes[i] for i in graph.reads[edge.reader_index].nonzero()[0]]
+        writer, reader = layers[edge.writer], layers[fed[0]]
         rows.append(
             {
                 "graph": graph.digest,
@@ -182,7 +211,8 @@ def _edge_rows(graph: Graph) -> list[dict[str, Any]]:
                 "writer_layer": writer[1],
                 "writer_head": writer[2],
                 "reader_layer": reader[1],
-                "reader_head": reader[2],
+                "reader_head": reader[2] if len(fed) == 1 else None,
+                "reader_nodes": fed,
             }
         )
     return rows

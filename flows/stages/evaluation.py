@@ -1,62 +1,86 @@
-"""How well circuits do: the whole model as a measure, then every circuit on the same inputs."""
+"""How well circuits do: the whole and the empty circuit as a measure, then every other."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data import stage_key
 from flows.identity import ModelIdentity, identify_metric
 from flows.stages.stage import Found, Rows, Stage, digest, rows_of
 from flows.workbench import Workbench
 
+if TYPE_CHECKING:
+    from circuits.intervention import MeanActivations
+
 
 @dataclass(frozen=True)
 class BaselinesStage(Stage):
-    """The whole model by one metric, on the clean and on the corrupted inputs."""
+    """The whole model by one metric, and its empty circuit under one intervention."""
 
     name = "baselines"
+    version = 2
     kinds = ("baselines",)
     model: ModelIdentity
     dataset: Found | None
     metric: str
     intervention: str
+    means: Found | None
+    takes_means: bool
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The weights, the metric and what corrupts."""
-        return {
-            "model": self.model.fingerprint,
-            "dtype": self.model.dtype,
+        """The weights, the metric and the intervention."""
+        return self.model.parameters | {
             "metric": identify_metric(self.metric),
             "intervention": self.intervention,
         }
 
     @property
     def upstream(self) -> Mapping[str, str | None]:
-        """The examples."""
-        return {"examples": digest(self.dataset, "examples")}
+        """The examples, and the means that replace what is not in a circuit."""
+        upstream = {"examples": digest(self.dataset, "examples")}
+        if self.takes_means:
+            upstream["means"] = digest(self.means, "mean_activations")
+        return upstream
+
+    @property
+    def label(self) -> str:
+        """The metric and the intervention, for people."""
+        return f"baselines by {self.metric} under {self.intervention}"
 
     @property
     def runs(self) -> ModelIdentity:
         """The model."""
         return self.model
 
+    def mean_activations(self, bench: Workbench) -> MeanActivations | None:
+        """The means that replace what is not in a circuit, if means do."""
+        if self.means is None:
+            return None
+        return bench.mean_activations(self.means["mean_activations"].key)
+
     def build(self, bench: Workbench) -> Rows:
-        """Run the model on both inputs; raises `circuits.EvaluationError`."""
+        """Run the model whole and with nothing intact; raises `circuits.EvaluationError`."""
         from circuits.evaluation import baselines, standard_error
 
         assert self.dataset is not None
         dataset = bench.dataset(self.dataset["examples"].key)
         found = baselines(
-            bench.model(self.model), dataset, self.metric, memory_budget=bench.memory_budget
+            bench.model(self.model),
+            dataset,
+            self.metric,
+            intervention=self.intervention,
+            means=self.mean_activations(bench),
+            memory_budget=bench.memory_budget,
         )
         about = {
             "baseline": self.key,
             "model": self.model.fingerprint,
             "dataset": dataset.name,
             "intervention": self.intervention,
+            "means": None if self.means is None else self.means["mean_activations"].key,
             "metric": self.metric,
             "n_examples": len(dataset),
         }
@@ -78,41 +102,44 @@ class BaselinesStage(Stage):
 
 @dataclass(frozen=True)
 class EvaluationStage(Stage):
-    """The circuits of one extraction, run on a dataset and judged by one metric."""
+    """The circuits of one extraction, run on a dataset and judged by one metric.
+
+    What is not in a circuit is replaced as in the baselines.
+    """
 
     name = "evaluation"
+    version = 2
     kinds = ("evaluations",)
     model: ModelIdentity
     described: Found | None
     circuits: Found | None
     dataset: Found | None
     baselines: Found | None
-    metric: str
+    whole: BaselinesStage
+    level: str
     rule: str
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The weights and the metric."""
-        return {
-            "model": self.model.fingerprint,
-            "dtype": self.model.dtype,
-            "metric": identify_metric(self.metric),
-        }
+        """The weights, the graph, the metric and the intervention."""
+        return self.whole.parameters | self.model.parameters_of_graph
 
     @property
     def upstream(self) -> Mapping[str, str | None]:
         """The circuits with their members, the examples, and what faithfulness lies between."""
-        return {
+        means = {"means": digest(self.whole.means, "mean_activations")}
+        return (means if self.whole.takes_means else {}) | {
             "circuits": digest(self.circuits, "circuits"),
             "members": digest(self.circuits, "members"),
+            "neurons": digest(self.circuits, "member_neurons"),
             "examples": digest(self.dataset, "examples"),
             "baselines": digest(self.baselines, "baselines"),
         }
 
     @property
     def label(self) -> str:
-        """The rule and the metric, for people."""
-        return f"evaluation of {self.rule} by {self.metric}"
+        """The rule, the metric and the intervention, for people."""
+        return f"evaluation of {self.rule} by {self.whole.metric} under {self.whole.intervention}"
 
     @property
     def runs(self) -> ModelIdentity:
@@ -120,7 +147,7 @@ class EvaluationStage(Stage):
         return self.model
 
     def build(self, bench: Workbench) -> Rows:
-        """Run every circuit on one corrupted run; raises `circuits.EvaluationError`."""
+        """Run every circuit beside one run of the empty one; raises `circuits.EvaluationError`."""
         from circuits.evaluation import evaluate_many
         from circuits.faithfulness import faithfulness
 
@@ -128,8 +155,8 @@ class EvaluationStage(Stage):
         assert self.circuits is not None
         assert self.dataset is not None
         assert self.baselines is not None
-        graph = bench.graph(self.described["graphs"].key)
-        circuits = bench.circuits(graph, self.circuits["circuits"].key)
+        space = bench.units(self.described, self.level)
+        circuits = bench.circuits(space, self.circuits["circuits"].key)
         dataset = bench.dataset(self.dataset["examples"].key)
         baseline = self.baselines["baselines"].key
         rows = bench.store.read("baselines", baseline).to_pylist()
@@ -138,7 +165,9 @@ class EvaluationStage(Stage):
             bench.model(self.model),
             list(circuits.values()),
             dataset,
-            self.metric,
+            self.whole.metric,
+            intervention=self.whole.intervention,
+            means=self.whole.mean_activations(bench),
             memory_budget=bench.memory_budget,
         )
         evaluations, values = [], []
@@ -151,12 +180,13 @@ class EvaluationStage(Stage):
                     "circuit": circuit,
                     "model": self.model.fingerprint,
                     "dataset": dataset.name,
-                    "metric": self.metric,
+                    "intervention": self.whole.intervention,
+                    "metric": self.whole.metric,
                     "mean": one.mean,
                     "standard_error": one.standard_error,
                     "faithfulness": faithfulness(one.mean, whole["clean"], whole["corrupted"]),
                     "n_examples": len(dataset),
-                    "baseline": self.baselines["baselines"].key,
+                    "baseline": baseline,
                 }
             )
             values += [

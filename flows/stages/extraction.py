@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from circuits.circuit import edge_values
-from circuits.extraction import ALGORITHMS, edges_for_share
+from circuits.circuit import Circuit
+from circuits.extraction import ALGORITHMS, units_for_share
 from data import stage_key
 from flows.config import ExtractionChoice
-from flows.stages.stage import LEVEL, Found, Rows, Stage, digest, rows_of
+from flows.stages.stage import Found, Rows, Stage, digest, rows_of
+from flows.units import UnitSpace
 from flows.workbench import Workbench
 
 
@@ -19,9 +20,11 @@ class CircuitsStage(Stage):
     """The circuits that one extraction rule finds in scores, at all sizes asked for."""
 
     name = "circuits"
+    version = 2
     kinds = ("circuits",)
     described: Found | None
     scores: Found | None
+    level: str
     rule: ExtractionChoice
     sizes: tuple[int | float, ...]
 
@@ -31,6 +34,7 @@ class CircuitsStage(Stage):
         return {
             "algorithm": self.rule.name,
             "absolute": self.rule.absolute,
+            "keep_unscored": self.rule.keep_unscored,
             "sizes": list(self.sizes),
         }
 
@@ -51,38 +55,54 @@ class CircuitsStage(Stage):
         """Extract a circuit a size; raises `circuits.ExtractionError` for a size too large."""
         assert self.described is not None
         assert self.scores is not None
-        graph = bench.graph(self.described["graphs"].key)
+        space = bench.units(self.described, self.level)
         key = self.scores["scores"].key
-        scores = bench.scores(graph, key)
+        scores = bench.scores(space, key)
         extract: Any = ALGORITHMS[self.rule.name]
-        circuits, members = [], []
+        circuits, members, neurons = [], [], []
         for size in self.sizes:
             is_share = self.rule.name != "threshold" and isinstance(size, float)
-            asked = edges_for_share(graph, size) if is_share else size
-            found = extract(scores, asked, self.rule.absolute)
-            one = {"algorithm": self.rule.name, "absolute": self.rule.absolute, "size": size}
-            circuit = stage_key("circuit", 1, one, {"scores": self.scores["scores"].digest})
+            asked = units_for_share(scores, size) if is_share else size
+            found = extract(scores, asked, self.rule.absolute, self.rule.keep_unscored)
+            one = self.parameters | {"sizes": size}
+            circuit = stage_key("circuit", 2, one, {"scores": self.scores["scores"].digest})
             circuits.append(
                 {
                     "circuit": circuit,
                     "scores": key,
-                    "graph": graph.digest,
-                    "level": LEVEL,
+                    "graph": space.graph.digest,
+                    "level": self.level,
                     "algorithm": self.rule.name,
+                    "rule": self.rule.label,
                     "absolute": self.rule.absolute,
                     "size_asked": size if is_share else None,
-                    "edges_asked": None if self.rule.name == "threshold" else int(asked),
+                    "units_asked": None if self.rule.name == "threshold" else int(asked),
                     "threshold": float(size) if self.rule.name == "threshold" else None,
+                    "n_units": found.n_units,
                     "n_edges": found.n_edges,
                     "n_nodes": found.n_nodes,
                     "fraction": found.fraction,
                 }
             )
-            kept = edge_values(graph, found.mask).nonzero()[0].tolist()
+            kept = found.mask[space.graph.edge_mask].nonzero()[0].tolist()
             members += [{"circuit": circuit, "edge_id": edge} for edge in kept]
+            neurons += _neuron_rows(space, circuit, found)
         belongs = [{"extraction": self.key, "circuit": one["circuit"]} for one in circuits]
         return {
             "circuits": rows_of("circuits", circuits),
             "extractions": rows_of("extractions", belongs),
             "members": rows_of("members", members),
+            "member_neurons": rows_of("member_neurons", neurons),
         }
+
+
+def _neuron_rows(space: UnitSpace, name: str, circuit: Circuit) -> list[dict[str, Any]]:
+    """A row for every node whose neurons are in a circuit of neuron level; none at other levels."""
+    if space.level != "neuron":
+        return []
+    assert circuit.neurons is not None
+    return [
+        {"circuit": name, "node_id": node, "dimensions": kept.nonzero()[0].tolist()}
+        for node, kept in enumerate(circuit.neurons)
+        if kept.any()
+    ]

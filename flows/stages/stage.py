@@ -25,8 +25,6 @@ from flows.workbench import Workbench
 Found = Mapping[str, Artifact]  # a finished stage: its artifacts by kind
 Rows = Mapping[str, pa.Table]
 
-LEVEL = "edge"
-
 
 @dataclass(frozen=True)
 class Stage(ABC):

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from circuits import Model, load_model
-from tests.checkpoints import tiny_gpt2
+from tests.checkpoints import tiny, tiny_gpt2, transformers_model
+from tests.oracle import Oracle
 
 Engine = Callable[..., tuple[Model, Path]]
 
@@ -40,5 +41,38 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
     def load(dtype: str = "float64", **options: object) -> tuple[Model, Path]:
         place = directory(**options)
         return load_model(place, device="cpu", dtype=dtype), place
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def checkpoint_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """`checkpoint_of(family)` is the directory of that family's random checkpoint."""
+
+    @cache
+    def write(family: str) -> Path:
+        return tiny(family, tmp_path_factory.mktemp("family") / "model")
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def model_of(checkpoint_of: Callable[[str], Path]) -> Callable[..., Model]:
+    """`model_of(family, kv=…, dtype=…)` as the engine loads it."""
+
+    @cache
+    def load(family: str, kv: str = "ungrouped", dtype: str = "float64") -> Model:
+        return load_model(checkpoint_of(family), "cpu", dtype, kv=kv)
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def oracle_of(checkpoint_of: Callable[[str], Path]) -> Callable[..., Oracle]:
+    """`oracle_of(family, kv=…, dtype=…)`: the definitions on the same weights."""
+
+    @cache
+    def load(family: str, kv: str = "ungrouped", dtype: str = "float64") -> Oracle:
+        return Oracle.of(transformers_model(checkpoint_of(family), getattr(torch, dtype)), kv)
 
     return load

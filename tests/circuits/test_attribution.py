@@ -14,7 +14,8 @@ from circuits import AttributionError, attribute, attribute_partial, load_model
 from circuits.quadrature import RULES as RULES_BY_NAME
 from tasks import Metric, get_metric
 from tests.checkpoints import random_dataset, small_corruption, tiny_gpt2, transformers_model
-from tests.oracle import oracle_exact, oracle_scores
+from tests.oracle import Oracle
+from tests.oracle import scores as definition
 
 RULES = ("left", "right", "midpoint", "trapezoid", "gauss-legendre")
 METHODS = [
@@ -22,6 +23,8 @@ METHODS = [
     ("clean-corrupted", None, None),
     *(("EAP-IG-inputs", 3, rule) for rule in RULES),
 ]
+BY_GRADIENTS = [*METHODS, ("EAP-IG-activations", 2, "trapezoid")]
+ALL = [*BY_GRADIENTS, ("exact", None, None)]
 VARIANTS = {
     "plain": {},
     "one head": {"n_heads": 1},
@@ -35,7 +38,13 @@ ONE_AT_A_TIME = 1  # byte: nothing fits beside a first example
 
 
 def of(method, steps, rule):
-    return {"method": method, "steps": steps, "quadrature": rule}
+    path = {"steps": steps, "quadrature": rule}
+    return {"method": method} | {name: value for name, value in path.items() if value is not None}
+
+
+def oracle_scores(reference, examples, metric, method, steps=None, rule=None):
+    oracle = Oracle.of(reference)
+    return definition(oracle, examples, method, metric=metric, steps=steps, rule=rule)
 
 
 def assert_close(found, expected, tolerance):
@@ -43,7 +52,7 @@ def assert_close(found, expected, tolerance):
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize(("method", "steps", "rule"), METHODS)
+@pytest.mark.parametrize(("method", "steps", "rule"), ALL)
 def test_scores_and_standard_errors_equal_the_oracle(engine, method, steps, rule, dtype):
     """In one padded batch of mixed lengths and mixed first differences."""
     model, directory = engine(dtype)
@@ -60,6 +69,8 @@ def test_scores_and_standard_errors_equal_the_oracle(engine, method, steps, rule
     assert scores.matrix.dtype == np.float64
     assert scores.n_examples == 6
     assert scores.method == method
+    assert scores.level == "edge"
+    assert (scores.values == scores.matrix).all()
 
 
 @pytest.mark.parametrize("metric", ["logit-diff", "prob-diff", "kl"])
@@ -68,7 +79,7 @@ def test_scores_equal_the_oracle_for_every_variant_and_metric(engine, variant, m
     model, directory = engine("float64", **VARIANTS[variant])
     dataset = random_dataset(4, seed=2)
     reference = transformers_model(directory)
-    methods = METHODS[:2] + METHODS[-1:]
+    methods = METHODS[:2] + METHODS[-1:] + ALL[-2:]
     for method, steps, rule in methods[metric == "kl" :]:  # EAP refuses a flat metric
         scores = attribute(model, dataset, **of(method, steps, rule), metric=metric)
         expected = oracle_scores(reference, dataset, metric, method, steps, rule)
@@ -83,7 +94,7 @@ def test_scores_equal_the_oracle_for_every_variant_and_metric(engine, variant, m
     scale_by_layer=st.booleans(),
     activation=st.sampled_from(["gelu_new", "relu"]),
     seed=st.integers(0, 10_000),
-    how=st.sampled_from(METHODS),
+    how=st.sampled_from(ALL),
     n=st.integers(1, 5),
     shared_prefix=st.sampled_from([None, 0, 1, 3]),
 )
@@ -119,7 +130,7 @@ def test_scores_equal_the_oracle_on_random_models_and_data(
 def test_suffix_alone_gives_the_scores_of_the_whole_prompt(engine, shared_prefix):
     model, _ = engine()
     dataset = random_dataset(5, lengths=(6, 8, 9), shared_prefix=shared_prefix, seed=3)
-    for how in METHODS[:3]:
+    for how in (*METHODS[:3], *ALL[-2:]):
         suffix, whole = (
             attribute_partial(model, dataset.examples, **of(*how), suffix_only=suffix_only).finish()
             for suffix_only in (True, False)
@@ -133,7 +144,7 @@ def test_suffix_alone_gives_the_scores_of_the_whole_prompt(engine, shared_prefix
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
-@given(seed=st.integers(0, 10_000), how=st.sampled_from(METHODS), split=st.integers(1, 6))
+@given(seed=st.integers(0, 10_000), how=st.sampled_from(ALL), split=st.integers(1, 6))
 def test_scores_do_not_depend_on_batches_or_shards(engine, seed, how, split):
     model, _ = engine()
     examples = random_dataset(7, seed=seed).examples
@@ -233,7 +244,7 @@ def test_eap_estimates_the_exact_effect_of_a_small_corruption(tmp_path):
     model = load_model(tmp_path / "close", "cpu", "float64", tokenizer=str(tokenizer))
     dataset = replace(random_dataset(1), examples=(closer,))
     scores = attribute(model, dataset, "EAP").matrix
-    exact = oracle_exact(reference, [closer], "logit-diff")
+    exact = oracle_scores(reference, [closer], "logit-diff", "exact").matrix
     assert_close(scores, exact, 1e-2)
     large = np.abs(exact) > 0.1 * np.abs(exact).max()
     assert (np.sign(scores[large]) == np.sign(exact[large])).all()
@@ -245,8 +256,10 @@ def test_pairs_without_a_difference_score_zero(engine):
     same = replace(
         dataset, examples=tuple(replace(e, corrupted_tokens=e.clean_tokens) for e in dataset)
     )
-    for how in METHODS[:3]:
+    for how in (*METHODS[:3], BY_GRADIENTS[-1]):
         assert (attribute(model, same, **of(*how)).matrix == 0).all()
+    # a difference of two losses, each rounded
+    assert np.abs(attribute(model, same, "exact").matrix).max() <= 1e-13
 
 
 def test_there_is_no_score_off_the_edges(engine):
@@ -267,7 +280,7 @@ def test_standard_error_of_one_example_is_nan(engine):
     assert np.isnan(scores.standard_error[model.graph.edge_mask]).all()
 
 
-@pytest.mark.parametrize("how", METHODS[:3])
+@pytest.mark.parametrize("how", [*METHODS[:3], *ALL[-2:]])
 def test_bfloat16_is_no_worse_than_the_definition_in_bfloat16(engine, how):
     """Relative L2 error against float64: at most twice that of the oracle in bfloat16."""
     model, directory = engine("bfloat16")
@@ -291,7 +304,7 @@ def test_attribution_leaves_the_model_as_it_was(engine):
 
 def test_accuracy_is_refused_by_every_gradient_method(engine):
     model, _ = engine()
-    for how in METHODS[:3]:
+    for how in (*METHODS[:3], BY_GRADIENTS[-1]):
         with pytest.raises(AttributionError, match="accuracy"):
             attribute(model, random_dataset(2), **of(*how), metric="accuracy")
 

@@ -227,3 +227,115 @@ def test_a_place_that_cannot_be_written_is_a_sentence(circuit, tmp_path):
     (tmp_path / "folder.svg").mkdir()
     with pytest.raises(DrawingError, match="cannot be written"):
         draw(circuit, tmp_path / "folder.svg")
+
+
+def words_of(picture: pygraphviz.AGraph, box: str) -> str:
+    """What is written in a box, without markup."""
+    return " ".join(re.sub(r"<[^>]*>", " ", picture.get_node(box).attr["label"]).split()).strip(
+        "<>"
+    )
+
+
+def visible(picture: pygraphviz.AGraph) -> list[pygraphviz.Edge]:
+    return [edge for edge in picture.edges() if edge.attr["style"] != "invis"]
+
+
+def test_heads_that_share_a_key_stand_in_one_box_and_every_edge_ends_where_it_should(tmp_path):
+    graph = Graph(2, 4, n_kv_heads=2)
+    circuit = random_scores(graph).top_n(60)
+    picture = pygraphviz.AGraph(str(draw(circuit, tmp_path / "c.dot")))
+
+    def box(node: str) -> str:
+        return re.sub(r"h(\d)", lambda head: f"kv{graph.kv_head_of(int(head[1]))}", node)
+
+    def head(node: str) -> str:
+        return node.split(".")[1] if ".h" in node else "out"
+
+    expected = []
+    for edge in circuit.members:
+        node = edge.reader.split("<")[0]
+        port = {"q": f"{head(node)}q", "k": "k", "v": "v"}.get(edge.kind, "out")
+        expected.append((box(edge.writer), f"{head(edge.writer)}:n", box(node), f"{port}:s"))
+    found = [(e[0], e.attr["tailport"], e[1], e.attr["headport"]) for e in visible(picture)]
+    assert sorted(found) == sorted(expected)
+    for node in circuit.nodes:
+        if ".h" in node:
+            assert node in words_of(picture, box(node)).split()
+    assert words_of(picture, "a1.kv0").count("k") == 2  # kv0, and one key for the group
+    path = draw(circuit, tmp_path / "c.svg")
+    assert f"{circuit.n_edges} edges, {circuit.n_nodes} nodes" in texts(path)
+    assert any("share a key and a value" in text for text in texts(path))
+    assert "attention head" not in texts(path)
+    groups = [group.get("class") for group in ElementTree.parse(path).iter(f"{SVG}g")]
+    assert groups.count("edge") == circuit.n_edges
+
+
+def test_two_heads_of_one_box_may_each_have_an_edge_to_the_same_place(tmp_path):
+    edges = [
+        DrawnEdge(f"a0.h{head}", reader, kind, 1.0)
+        for head in range(4)
+        for reader, kind in (("a1.h2<q>", "q"), ("a1.kv1<k>", "k"), ("logits", "logits"))
+    ]
+    picture = pygraphviz.AGraph(str(draw_edges(edges, tmp_path / "c.dot", heads_per_kv=2)))
+    ends = [(e.attr["tailport"], e[1], e.attr["headport"]) for e in visible(picture)]
+    expected = [
+        (f"h{head}:n", box, port)
+        for head in range(4)
+        for box, port in (("a1.kv1", "h2q:s"), ("a1.kv1", "k:s"), ("logits", "out:s"))
+    ]
+    assert sorted(ends) == sorted(expected)
+
+
+def test_a_shared_key_is_refused_where_it_is_not_said_how_many_share_it(tmp_path):
+    with pytest.raises(DrawingError, match=r"share a0\.kv1: .*heads_per_kv"):
+        draw_edges([DrawnEdge("input", "a0.kv1<k>", "k")], tmp_path / "c.dot")
+
+
+def test_the_edges_into_a_head_named_without_its_input_are_all_drawn(tmp_path):
+    edges = [DrawnEdge("input", "a0.h1", kind) for kind in "qkv"]
+    picture = pygraphviz.AGraph(str(draw_edges(edges, tmp_path / "c.dot")))
+    assert sorted(edge.attr["headport"] for edge in visible(picture)) == ["k:s", "q:s", "v:s"]
+
+
+@pytest.mark.parametrize("n_kv_heads", [3, 1])
+def test_nodes_that_were_chosen_stand_with_their_scores(tmp_path, n_kv_heads):
+    graph = Graph(2, 3, n_kv_heads=n_kv_heads)
+    values = np.linspace(-1.0, 1.0, graph.n_writers)
+    values[:2] = 2.5, np.nan
+    scores = Scores(graph, values, np.zeros_like(values), 4, "EAP", "node")
+    circuit = scores.top_n(4)
+    written = texts(draw(circuit, tmp_path / "c.svg"))
+    assert f"{circuit.n_edges} edges, {circuit.n_nodes} nodes" in written
+    assert "edge without a score" in written
+    assert written.count("score +2.5") == 1  # the input
+    assert written.count("no score") == 1  # a0.h0
+    assert written.count("score −0.71") == 0  # a0.h1: not in
+    assert written.count("score +1") == 1  # m1
+
+
+def test_every_node_that_was_chosen_is_drawn_even_where_its_edges_are_not(tmp_path):
+    graph = Graph(3, 3)
+    circuit = Circuit.from_nodes(graph, ["input", "a0.h1", "m1", "a2.h0"])
+    picture = pygraphviz.AGraph(str(draw(circuit, tmp_path / "c.dot", max_edges=1)))
+    assert len(visible(picture)) == 1
+    assert set(circuit.nodes) <= set(picture.nodes())
+    written = texts(draw(circuit, tmp_path / "c.svg", max_edges=1))
+    assert f"the first 1 of {circuit.n_edges} edges are shown" in written
+
+
+def test_where_neurons_were_chosen_every_node_says_how_many_of_them_are_in(tmp_path):
+    graph = Graph(2, 2)
+    neurons = np.zeros((graph.n_writers, 16), dtype=bool)
+    counts = {"input": 16, "a0.h1": 3, "m1": 1}
+    for node, count in counts.items():
+        neurons[graph.writers.index(node), :count] = True
+    circuit = Circuit.from_neurons(graph, neurons)
+    picture = pygraphviz.AGraph(str(draw(circuit, tmp_path / "c.dot")))
+    for node, count in counts.items():
+        assert f"{node} {count} of 16 neurons" in words_of(picture, node)
+    assert "neurons" not in words_of(picture, "logits")
+    assert "a0.h0" not in picture.nodes()
+    edges = random_scores(graph)
+    written = texts(draw(circuit, tmp_path / "c.svg", scores=edges))  # edges may have scores too
+    assert "3 of 16 neurons" in written
+    assert "edge without a score" not in written

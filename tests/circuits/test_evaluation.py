@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from circuits import Circuit, EvaluationError, Graph, attribute, baselines, evaluate, evaluate_many
 from tasks import Metric, get_metric
 from tests.checkpoints import random_dataset, transformers_model
-from tests.oracle import METRICS, oracle_evaluate, oracle_logits
+from tests.oracle import METRICS, Oracle
+from tests.oracle import evaluate as definition
 
 VARIANTS = {
     "plain": {},
@@ -24,6 +25,10 @@ VARIANTS = {
     "relu": {"activation": "relu"},
 }
 ONE_AT_A_TIME = 1  # byte
+
+
+def oracle_evaluate(reference, mask, examples, metric):
+    return definition(Oracle.of(reference), mask, examples, metric)
 
 
 def random_circuit(graph: Graph, density: float, seed: int) -> Circuit:
@@ -84,7 +89,7 @@ def test_random_circuits_on_random_data_score_as_in_the_definition(
 def test_the_whole_graph_gives_the_clean_metric_and_the_empty_circuit_the_corrupted(engine, metric):
     model, directory = engine()
     dataset = random_dataset(6, seed=9)
-    reference = transformers_model(directory)
+    oracle = Oracle.of(transformers_model(directory))
     full, empty = evaluate_many(model, [whole(model.graph), nothing(model.graph)], dataset, metric)
     ends = baselines(model, dataset, metric)
     for found, side, base in (
@@ -94,10 +99,10 @@ def test_the_whole_graph_gives_the_clean_metric_and_the_empty_circuit_the_corrup
         expected = [
             float(
                 METRICS[metric](
-                    oracle_logits(reference, getattr(example, side)),
+                    oracle.logits(getattr(example, side)),
                     example.correct,
                     example.incorrect,
-                    oracle_logits(reference, example.clean_tokens),
+                    oracle.logits(example.clean_tokens),
                 )
             )
             for example in dataset

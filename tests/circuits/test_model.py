@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, GPT2LMHeadModel
 
-from circuits import ModelError, ModelFamilyError, load_model
+from circuits import (
+    Circuit,
+    ModelError,
+    ModelFamilyError,
+    architecture,
+    attribute,
+    evaluate,
+    load_model,
+)
 from circuits.model import fingerprint
-from tests.checkpoints import random_dataset, tiny_gpt2, transformers_model, word_tokenizer
+from tests.checkpoints import random_dataset, tiny, tiny_gpt2, transformers_model, word_tokenizer
+from tests.oracle import Oracle, logit_diff, scores
 
 
 @pytest.fixture
@@ -127,26 +138,131 @@ def test_a_missing_model_is_named(tmp_path):
         load_model("bundled/no-such")
 
 
-def test_an_unsupported_family_is_refused_by_name_before_its_weights_are_read(tmp_path):
-    config = LlamaConfig(
-        vocab_size=20,
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-    )
-    LlamaForCausalLM(config).save_pretrained(tmp_path)
+UNSUPPORTED = {
+    "mixture of experts": ("mixtral", {"num_local_experts": 2}),
+    "state space": ("mamba", {}),
+    "linear biases on distance": ("bloom", {}),
+    "encoder and decoder": ("t5", {}),
+    "encoder": ("bert", {}),
+    "mixed layers": ("jamba", {}),
+}
+
+
+@pytest.mark.parametrize("wiring", UNSUPPORTED)
+def test_an_unsupported_family_is_refused_by_name_before_its_weights_are_read(wiring, tmp_path):
+    model_type, settings = UNSUPPORTED[wiring]
+    AutoConfig.for_model(model_type, **settings).save_pretrained(tmp_path)
+    word_tokenizer().save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"never read")
-    with pytest.raises(ModelFamilyError, match=r"llama.*GPT-2"):
+    with pytest.raises(ModelFamilyError, match=rf"{model_type}.*GPT-2.*Llama"):
         load_model(tmp_path)
 
 
-@pytest.mark.parametrize("setting", [{"add_cross_attention": True}, {"scale_attn_weights": False}])
-def test_a_setting_that_is_not_computed_as_published_is_refused_by_name(directory, setting):
-    """The bridge divides by the root of the head's width, whatever the configuration says."""
-    change_config(directory, **setting)
-    with pytest.raises(ModelFamilyError, match=next(iter(setting))):
-        load_model(directory)
+_STRETCHED = {"rope_theta": 100.0, "factor": 4.0, "original_max_position_embeddings": 8}
+_WINDOWED_LATER = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}
+
+
+@pytest.mark.parametrize(
+    ("family", "settings"),
+    [
+        ("gpt2", {"add_cross_attention": True}),
+        ("gpt2", {"scale_attn_weights": False}),  # the bridge divides by the root all the same
+        ("gemma3", {"attn_logit_softcapping": 1.0}),  # the bridge caps, transformers does not
+        ("gemma3", {"use_bidirectional_attention": True}),
+        ("gpt_neox", {"attention_bias": False}),
+        ("phi", {"qk_layernorm": True}),  # the bridge would leave out the norms
+        ("llama", {"rope_parameters": {"rope_type": "dynamic", **_STRETCHED}}),
+    ],
+)
+def test_a_setting_that_is_not_computed_as_published_is_refused_by_name(family, settings, tmp_path):
+    directory = tiny(family, tmp_path)
+    change_config(directory, **settings)
+    name, value = next(iter(settings.items()))
+    with pytest.raises(ModelFamilyError, match="dynamic" if isinstance(value, dict) else name):
+        load_model(directory, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("family", "settings"),
+    [
+        ("gpt2", {"n_inner": 30}),
+        ("gpt2", {"layer_norm_epsilon": 1e-2}),
+        ("llama", {"attention_bias": True, "mlp_bias": True}),
+        ("llama", {"hidden_act": "gelu"}),
+        ("llama", {"tie_word_embeddings": True}),
+        ("llama", {"num_key_value_heads": 1}),
+        ("llama", {"rope_parameters": {"rope_type": "linear", **_STRETCHED}}),
+        ("mistral", {"sliding_window": None}),
+        ("qwen2", _WINDOWED_LATER),
+        ("qwen3", {"attention_bias": True} | _WINDOWED_LATER),
+        ("olmo", {"attention_bias": True}),
+        ("olmo2", {"attention_bias": True}),
+        ("gemma2", {"attention_bias": True, "head_dim": 4}),
+        ("gemma3", {"final_logit_softcapping": 3.0}),
+        ("gpt_neox", {"hidden_act": "relu", "tie_word_embeddings": True}),
+        ("gptj", {"rotary_dim": 8, "activation_function": "relu"}),
+        ("phi", {"num_key_value_heads": 2}),
+    ],
+)
+def test_other_settings_of_a_family_are_computed_as_published(family, settings, tmp_path):
+    """Biases where published models have none, other activations, ties, windows and rotations."""
+    directory = tiny(family, tmp_path, **settings)
+    model = load_model(directory, "cpu", "float64", kv="grouped")
+    reference = transformers_model(directory)
+    dataset = random_dataset(2, seed=1)
+    for example in dataset:
+        tokens = torch.tensor([example.clean_tokens])
+        with torch.no_grad():
+            expected, found = reference(tokens).logits, model.bridge(tokens)
+        assert (found - expected).abs().max() <= 1e-6 * expected.abs().max()
+    oracle = Oracle.of(reference, "grouped")
+    for level in ("edge", "neuron"):
+        expected = scores(oracle, dataset, "EAP", level=level).values
+        found = attribute(model, dataset, "EAP", level=level).values
+        assert np.abs(found - expected).max() <= 1e-9 * np.abs(expected).max()
+
+
+def test_stretched_rotations_give_the_logits_of_transformers(tmp_path):
+    """YaRN: attention is scaled besides."""
+    stretched = {"rope_parameters": {"rope_type": "yarn", **_STRETCHED}}
+    directory = tiny("llama", tmp_path, **stretched)
+    model, reference = load_model(directory, "cpu", "float64"), transformers_model(directory)
+    dataset = random_dataset(3, seed=1)
+    whole = evaluate(model, Circuit(model.graph, model.graph.edge_mask), dataset)
+    for example, value in zip(dataset, whole.values, strict=True):
+        with torch.no_grad():
+            logits = reference(torch.tensor([example.clean_tokens])).logits[0, -1]
+        expected = logit_diff(logits, example.correct, example.incorrect, logits)
+        assert value == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_a_model_that_says_something_else_block_by_block_is_refused(tmp_path, monkeypatch):
+    """Here a declaration that forgets the window: the whole model is asked what it says."""
+    directory = tiny("mistral", tmp_path)
+    assert load_model(directory, "cpu").graph.n_layers == 2
+    forgetful = replace(architecture.FAMILIES["mistral"], window=lambda *_: None)
+    monkeypatch.setitem(architecture.FAMILIES, "mistral", forgetful)
+    with pytest.raises(ModelFamilyError, match=r"not described.*Mistral.*logits differ"):
+        load_model(directory, "cpu")
+
+
+def test_a_graph_that_is_neither_grouped_nor_ungrouped_is_refused(directory):
+    with pytest.raises(ModelError, match=r"groups.*grouped"):
+        load_model(directory, "cpu", kv="groups")
+
+
+def test_ungrouped_heads_share_what_grouped_ones_share(tmp_path):
+    """One function, two graphs, one fingerprint."""
+    directory = tiny("llama", tmp_path)
+    grouped, ungrouped = (
+        load_model(directory, "cpu", "float64", kv=kv) for kv in ("grouped", "ungrouped")
+    )
+    tokens = torch.tensor([random_dataset(1)[0].clean_tokens])
+    assert torch.allclose(grouped.bridge(tokens), ungrouped.bridge(tokens), rtol=1e-12)
+    assert grouped.fingerprint == ungrouped.fingerprint
+    assert grouped.n_parameters == ungrouped.n_parameters
+    assert (grouped.graph.n_kv_heads, ungrouped.graph.n_kv_heads) == (2, 4)
+    assert ungrouped.graph != grouped.graph
 
 
 @pytest.mark.parametrize(

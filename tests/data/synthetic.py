@@ -1,4 +1,7 @@
-"""A small store with known contents: two models of one graph, two tasks, two methods."""
+"""A small store with known contents: two models of one graph, two tasks, two methods.
+
+One more model has scores of nodes and of neurons, with a circuit of each, and mean activations.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,6 +14,7 @@ from data import TABLES, Store, provenance, stage_key
 FRACTIONS = (0.001, 0.01, 0.1, 0.5, 1.0)
 N_EDGES = 20
 N_EXAMPLES = 3
+D_MODEL = 8
 
 
 def rows_of(kind: str, rows: Sequence[dict]) -> pa.Table:
@@ -49,6 +53,7 @@ def build(store: Store, seed: int = 0) -> Synthetic:
     for name, steps in (("EAP", None), ("EAP-IG-inputs", 5)):
         row = {
             "method": key_of(name), "name": name, "level": "edge", "intervention": "patching",
+            "label": f"{name} (5, left)" if steps else name,
             "steps": steps, "quadrature": steps and "left", "metric": "logit-diff",
         }  # fmt: skip
         store.write(
@@ -64,27 +69,87 @@ def build(store: Store, seed: int = 0) -> Synthetic:
     return made
 
 
+def build_levels(store: Store) -> dict[str, list[float | None]]:
+    """Scores of nodes and neurons with a circuit each, and means; the scores by level.
+
+    At node level there are 4, at neuron level 4 × 8, those of the last node not scored.
+    """
+    graph = key_of("graph")
+    _model(store, "tiny", graph)
+    _dataset(store, "ioi", "train")
+    values: dict[str, list[float | None]] = {
+        "node": [0.5, -2.0, 1.0, None],
+        "neuron": [*(float((-1) ** i * i) for i in range(3 * D_MODEL)), *[None] * D_MODEL],
+    }
+    for level, scored in values.items():
+        method, scores, circuit = key_of("exact", level), key_of(level), key_of("circuit", level)
+        about = {
+            "method": method, "name": "exact", "label": f"exact ({level})", "level": level,
+            "intervention": "mean", "metric": "logit-diff", "restriction": "top 3 of EAP",
+        }  # fmt: skip
+        store.write("methods", method, rows_of("methods", [about]), provenance("method", "x", 0.1))
+        rows = [
+            {
+                "scores": scores, "model": key_of("tiny"), "graph": graph,
+                "dataset": key_of("ioi", "train"), "method": method, "level": level,
+                "unit_id": i, "score": value, "n_examples": 2,
+            }
+            for i, value in enumerate(scored)
+        ]  # fmt: skip
+        store.write("scores", scores, rows_of("scores", rows), provenance("scores", level, 0.1))
+        of_circuit = {
+            "circuit": circuit, "scores": scores, "graph": graph, "level": level,
+            "algorithm": "top-n", "rule": "top-n", "absolute": True, "units_asked": 3,
+            "n_units": 3, "n_edges": 2, "n_nodes": 3, "fraction": 3 / len(scored),
+        }  # fmt: skip
+        neurons = [{"circuit": circuit, "node_id": 1, "dimensions": [0, 7]}]
+        tables = {
+            "circuits": rows_of("circuits", [of_circuit]),
+            "extractions": rows_of("extractions", []),
+            # w1->r2 and w2->r4: the reader of the last one is the logits
+            "members": members_table(circuit, [7, 14]),
+            "member_neurons": rows_of("member_neurons", neurons if level == "neuron" else []),
+        }
+        store.write_all(circuit, tables, provenance("circuits", level, 0.1))
+    vectors = [
+        {
+            "means": key_of("means"), "model": key_of("tiny"), "dataset": key_of("ioi", "train"),
+            "kind": "mean", "writer_id": i, "writer": f"w{i}", "vector": [float(i)] * 4,
+            "n_positions": 9,
+        }
+        for i in range(4)
+    ]  # fmt: skip
+    about_means = provenance("means", "tiny · ioi", 0.2)
+    rows = rows_of("mean_activations", vectors)
+    store.write("mean_activations", key_of("means"), rows, about_means)
+    return values
+
+
 def _model(store: Store, model: str, graph: str) -> None:
     about = {
         "model": key_of(model), "name": model, "family": "gpt2", "n_layers": 1, "n_heads": 2,
-        "d_model": 8, "d_head": 4, "n_parameters": 1000,
+        "n_kv_heads": 2, "d_model": D_MODEL, "d_head": 4, "d_mlp": 32, "d_vocab": 50,
+        "n_positions": 16, "parallel": False, "n_parameters": 1000,
     }  # fmt: skip
     shape = {
-        "graph": graph, "n_layers": 1, "n_heads": 2, "parallel": False, "n_writers": 4,
+        "graph": graph, "n_layers": 1, "n_heads": 2, "n_kv_heads": 2, "parallel": False,
+        "n_writers": 4,
         "n_readers": 8, "n_nodes": 5, "n_edges": N_EDGES,
     }  # fmt: skip
     edges = [
         {
             "graph": graph, "edge_id": i, "edge": f"w{i // 5}->r{i % 5}", "writer_id": i // 5,
-            "reader_id": i % 5, "writer": f"w{i // 5}", "reader": f"r{i % 5}", "kind": "mlp",
-            "writer_layer": 0, "reader_layer": 1,
+            "reader_id": i % 5, "writer": f"w{i // 5}", "reader": f"r{i % 5}",
+            "kind": "logits" if i % 5 == 4 else "mlp", "writer_layer": 0, "reader_layer": 1,
+            "reader_nodes": [f"r{i % 5}"],
         }
         for i in range(N_EDGES)
     ]  # fmt: skip
     nodes = [
         {"graph": graph, "node_id": i, "node": f"w{i}", "kind": "head", "layer": 0, "head": i}
-        for i in range(5)
+        for i in range(4)
     ]
+    nodes.append({"graph": graph, "node_id": 4, "node": "r4", "kind": "logits", "layer": 1})
     tables = {
         "models": rows_of("models", [about]), "graphs": rows_of("graphs", [shape]),
         "edges": rows_of("edges", edges), "nodes": rows_of("nodes", nodes),
@@ -144,7 +209,8 @@ def _cell(
                 "shard_index": index,
                 "first_example": index,
                 "n_examples": 1,
-                "edge_id": i,
+                "level": "edge",
+                "unit_id": i,
                 "total": 1.0,
                 "total_of_squares": 1.0,
             }
@@ -160,7 +226,7 @@ def _cell(
         {
             "scores": scores, "model": key_of(model), "graph": graph,
             "dataset": key_of(task, "train"), "method": key_of(method), "level": "edge",
-            "edge_id": i, "score": value, "standard_error": 0.1, "n_examples": 2,
+            "unit_id": i, "score": value, "standard_error": 0.1, "n_examples": 2,
         }
         for i, value in enumerate(values)
     ]  # fmt: skip
@@ -186,15 +252,16 @@ def _circuits(
         circuits.append(
             {
                 "circuit": circuit, "scores": scores, "graph": graph, "level": "edge",
-                "algorithm": "top-n", "absolute": True, "size_asked": size, "n_edges": n_edges,
-                "n_nodes": 3, "fraction": n_edges / N_EDGES,
+                "algorithm": "top-n", "rule": "top-n", "absolute": True, "size_asked": size,
+                "n_units": n_edges, "n_edges": n_edges, "n_nodes": 3, "fraction": n_edges / N_EDGES,
             }
         )  # fmt: skip
         members += [{"circuit": circuit, "edge_id": edge} for edge in edges]
         evaluations.append(
             {
                 "evaluation": evaluation, "circuit": circuit, "model": model, "dataset": dataset,
-                "metric": "logit-diff", "mean": 0.0 if f is None else -1 + 4 * f,
+                "intervention": "patching", "metric": "logit-diff",
+                "mean": 0.0 if f is None else -1 + 4 * f,
                 "faithfulness": f, "n_examples": N_EXAMPLES,
                 "baseline": key_of("baseline", *cell.split(" · ")[:2]),
             }
@@ -213,6 +280,7 @@ def _circuits(
             [{"extraction": key_of("circuits", cell), "circuit": c["circuit"]} for c in circuits],
         ),
         "members": rows_of("members", members),
+        "member_neurons": rows_of("member_neurons", []),
     }
     made.store.write_all(key_of("circuits", cell), tables, provenance("circuits", cell, 0.1))
     tables = {

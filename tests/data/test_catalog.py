@@ -11,10 +11,12 @@ import pytest
 
 from data import TABLES, Catalog, PlannedStage, Store, StoreError, provenance
 from tests.data.synthetic import (
+    D_MODEL,
     FRACTIONS,
     N_EDGES,
     Synthetic,
     build,
+    build_levels,
     key_of,
     members_table,
     rows_of,
@@ -61,7 +63,8 @@ def test_views_of_an_empty_store_are_empty_and_typed_as_those_of_a_full_one(
 
 
 def test_full_store_leaves_no_view_empty_that_it_has_rows_for(catalog: Catalog) -> None:
-    without = {"grid_stages", "damaged"}
+    without = {"grid_stages", "damaged", "mean_activations", "member_neurons"}
+    without |= {"node_scores", "neuron_scores", "circuit_neurons"}
     assert {name for name in catalog.views if catalog.query(name).num_rows == 0} == without
 
 
@@ -143,16 +146,19 @@ def test_perfect_circuits_have_cpr_of_the_axis_and_no_cmd(tmp_path: Path) -> Non
     circuits = [
         {
             "circuit": key_of("perfect", k), "scores": made.scores["tiny", "ioi", "EAP"],
-            "graph": key_of("graph"), "level": "edge", "algorithm": "greedy", "absolute": False,
-            "size_asked": k, "n_edges": int(k * N_EDGES), "n_nodes": 1, "fraction": k,
+            "graph": key_of("graph"), "level": "edge", "algorithm": "greedy",
+            "rule": "greedy (signed)", "absolute": False, "size_asked": k,
+            "n_units": int(k * N_EDGES), "n_edges": int(k * N_EDGES),
+            "n_nodes": 1, "fraction": k,
         }
         for k in (0.1, 0.2, 1.0)
     ]  # fmt: skip
     evaluations = [
         {
             "evaluation": key_of(one["circuit"]), "circuit": one["circuit"],
-            "model": key_of("tiny"), "dataset": key_of("ioi", "test"), "metric": "logit-diff",
-            "mean": 3.0, "faithfulness": 1.0, "n_examples": 3,
+            "model": key_of("tiny"), "dataset": key_of("ioi", "test"),
+            "intervention": "patching", "metric": "logit-diff", "mean": 3.0, "faithfulness": 1.0,
+            "n_examples": 3,
             "baseline": key_of("baseline", "tiny", "ioi"),
         }
         for one in circuits
@@ -164,6 +170,7 @@ def test_perfect_circuits_have_cpr_of_the_axis_and_no_cmd(tmp_path: Path) -> Non
         "circuits": rows_of("circuits", circuits),
         "extractions": rows_of("extractions", belongs),
         "members": members,
+        "member_neurons": rows_of("member_neurons", []),
     }
     made.store.write_all(key_of("perfect"), tables, about)
     tables = {
@@ -195,6 +202,7 @@ def test_a_circuit_of_two_lists_of_sizes_counts_once_in_each(tmp_path: Path) -> 
             "extractions", [{"extraction": key_of("two"), "circuit": one} for one in kept]
         ),
         "members": rows_of("members", [row for row in members if row["circuit"] in kept]),
+        "member_neurons": rows_of("member_neurons", []),
     }
     made.store.write_all(key_of("two"), tables, provenance("circuits", "two", 0.1))
     after = Catalog(made.store)
@@ -216,6 +224,72 @@ def test_edges_are_ranked_by_magnitude_with_nan_last(made: Synthetic, catalog: C
         assert [row["edge_id"] for row in rows] == list(np.argsort(magnitude, kind="stable"))
         assert rows[-1]["edge_id"] == 3
         assert all(row["edge"] == f"w{row['edge_id'] // 5}->r{row['edge_id'] % 5}" for row in rows)
+
+
+@pytest.fixture(scope="module")
+def levels(tmp_path_factory: pytest.TempPathFactory) -> tuple[Catalog, dict[str, list]]:
+    store = Store.open(tmp_path_factory.mktemp("levels"))
+    values = build_levels(store)
+    return Catalog(store), values
+
+
+def test_nodes_and_neurons_are_named_and_ranked_and_what_is_not_scored_comes_last(
+    levels: tuple[Catalog, dict[str, list]],
+) -> None:
+    catalog, values = levels
+    nodes = catalog.query("SELECT * FROM node_scores ORDER BY rank").to_pylist()
+    assert [row["node"] for row in nodes] == ["w1", "w2", "w0", "w3"]
+    assert [row["score"] for row in nodes] == [-2.0, 1.0, 0.5, None]
+    neurons = catalog.query("SELECT * FROM neuron_scores ORDER BY rank").to_pylist()
+    assert [row["neuron"] for row in neurons[:2]] == ["w2[7]", "w2[6]"]
+    assert {row["node"] for row in neurons if row["score"] is None} == {"w3"}
+    for row in neurons:
+        assert row["neuron"] == f"{row['node']}[{row['dimension']}]"
+        assert row["node_id"] * D_MODEL + row["dimension"] == row["neuron_id"]
+        assert row["score"] == values["neuron"][row["neuron_id"]]
+
+
+def test_scores_of_all_levels_stand_in_one_view(levels: tuple[Catalog, dict[str, list]]) -> None:
+    catalog, values = levels
+    rows = catalog.query("unit_scores").to_pylist()
+    assert {level: sum(row["level"] == level for row in rows) for level in values} == {
+        "node": 4,
+        "neuron": 32,
+    }
+    best = catalog.query("top-units", level="neuron", n="1").to_pylist()
+    assert [(row["method"], row["unit"], row["score"]) for row in best] == [
+        ("exact (neuron)", "w2[7]", -23.0)
+    ]
+    asked = catalog.query("top-units", n="100").to_pylist()
+    assert len(asked) == 3 + 24  # units without a score have no place among the best
+
+
+def test_an_attribution_counts_what_was_scored_of_what_there_is(
+    levels: tuple[Catalog, dict[str, list]],
+) -> None:
+    rows = {row["level"]: row for row in levels[0].query("attributions").to_pylist()}
+    assert (rows["node"]["n_scores"], rows["node"]["n_units"]) == (3, 4)
+    assert (rows["neuron"]["n_scores"], rows["neuron"]["n_units"]) == (24, 32)
+    assert rows["node"]["restriction"] == "top 3 of EAP"
+    assert rows["node"]["intervention"] == "mean"
+
+
+def test_circuits_of_nodes_and_neurons_have_edges_nodes_and_neurons_by_name(
+    levels: tuple[Catalog, dict[str, list]],
+) -> None:
+    catalog, _ = levels
+    edges = catalog.query(
+        "SELECT * FROM circuit_edges WHERE circuit = $c", c=key_of("circuit", "node")
+    )
+    assert sorted(edges["edge"].to_pylist()) == ["w1->r2", "w2->r4"]
+    assert edges["score"].to_pylist() == [None, None]
+    nodes = catalog.query("SELECT * FROM circuit_nodes ORDER BY node_id").to_pylist()
+    of_nodes = {row["node"]: row["score"] for row in nodes if row["level"] == "node"}
+    assert of_nodes == {"w1": -2.0, "w2": 1.0, "r4": None}
+    of_neurons = {row["node"]: row["score"] for row in nodes if row["level"] == "neuron"}
+    assert of_neurons == dict.fromkeys(of_nodes)
+    neurons = catalog.query("SELECT * FROM circuit_neurons ORDER BY dimension").to_pylist()
+    assert [(row["neuron"], row["score"]) for row in neurons] == [("w1[0]", 8.0), ("w1[7]", -15.0)]
 
 
 def test_circuit_edges_carry_names_and_scores(made: Synthetic, catalog: Catalog) -> None:
@@ -257,7 +331,7 @@ def test_stages_are_done_or_failed(tmp_path: Path) -> None:
     store.write(
         "members", key_of(1), members_table(key_of(1), []), provenance("circuits", "ioi", 2.0)
     )
-    for kind in ("extractions", "circuits"):
+    for kind in ("extractions", "member_neurons", "circuits"):
         store.write(kind, key_of(1), rows_of(kind, []), provenance("circuits", "ioi", 2.0))
     store.record_failure(key_of(2), "scores", "sva", "The metric is NaN.")
     store.save_grid(
@@ -272,7 +346,10 @@ def test_stages_are_done_or_failed(tmp_path: Path) -> None:
     stages = {row["key"]: row for row in catalog.query("stages").to_pylist()}
     done, failed = stages[key_of(1)], stages[key_of(2)]
     assert (done["stage"], done["cell"], done["status"]) == ("circuits", "ioi", "done")
-    assert (done["kinds"], done["error"]) == ("circuits, extractions, members", None)
+    assert (done["kinds"], done["error"]) == (
+        "circuits, extractions, member_neurons, members",
+        None,
+    )
     assert (failed["stage"], failed["cell"], failed["status"]) == ("scores", "sva", "failed")
     assert (failed["kinds"], failed["error"]) == (None, "The metric is NaN.")
     planned = catalog.query("SELECT status, error FROM grid_stages ORDER BY position").to_pylist()

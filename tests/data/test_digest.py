@@ -19,6 +19,8 @@ COLUMNS = {
     "value": (pa.float64(), st.floats()),
     "flag": (pa.bool_(), st.booleans()),
     "tokens": (pa.list_(pa.int32()), st.lists(st.integers(0, 60000), max_size=3)),
+    "names": (pa.list_(pa.string()), st.lists(st.text("ab\0", max_size=2), max_size=3)),
+    "vector": (pa.list_(pa.float64()), st.lists(st.floats(), max_size=3)),
 }
 SCHEMA = pa.schema({name: kind for name, (kind, _) in COLUMNS.items()})
 rows = st.lists(
@@ -35,7 +37,7 @@ def bits(value: object) -> object:
     """A value that compares as the digest should: one NaN, two zeros."""
     if isinstance(value, float):
         return "nan" if math.isnan(value) else struct.pack("<d", value)
-    return tuple(value) if isinstance(value, list) else value
+    return tuple(map(bits, value)) if isinstance(value, list) else value
 
 
 def in_column_order(content: list[dict]) -> list[list[object]]:
@@ -77,6 +79,8 @@ def test_digest_does_not_depend_on_dictionaries_wide_offsets_or_metadata(content
         plain.column("value"),
         plain.column("flag"),
         plain.column("tokens").cast(pa.large_list(pa.int32())),
+        plain.column("names").cast(pa.large_list(pa.large_string())),
+        plain.column("vector").cast(pa.large_list(pa.float64())),
     ]
     other = pa.table(held, names=plain.column_names).replace_schema_metadata({"made": "elsewhere"})
     assert content_digest(other) == content_digest(plain)

@@ -64,9 +64,10 @@ def test_companions_are_published_before_their_primary_and_complete_it(tmp_path:
     store.write("circuits", KEY, circuits, ABOUT)
     assert store.complete("circuits", KEY) is None
     belongs = rows_of("extractions", [])
+    neurons = rows_of("member_neurons", [])
     tables = {"circuits": circuits, "members": ROWS, "extractions": belongs}
-    written = store.write_all(KEY, tables, ABOUT)
-    assert sorted(written) == ["circuits", "extractions", "members"]
+    written = store.write_all(KEY, tables | {"member_neurons": neurons}, ABOUT)
+    assert sorted(written) == ["circuits", "extractions", "member_neurons", "members"]
     assert list(written)[-1] == "circuits"
     assert store.complete("circuits", KEY) == written["circuits"]
 
@@ -241,6 +242,25 @@ def test_store_of_a_newer_schema_is_refused_and_left_as_it_is(tmp_path: Path) ->
     assert "9.9" in sentence
     assert "upgrade" in sentence
     assert json.loads(marker.read_text()) == newer
+
+
+def test_store_of_an_older_schema_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    Store.open(tmp_path)
+    marker = tmp_path / "store.json"
+    older = json.loads(marker.read_text()) | {
+        "schema_version": SCHEMA_VERSION - 1,
+        "written_by": "0.0.9",
+    }
+    marker.write_text(json.dumps(older))
+    for create in (True, False):
+        with pytest.raises(StoreError) as refused:
+            Store.open(tmp_path, create)
+    sentence = str(refused.value)
+    assert f"has schema version {SCHEMA_VERSION - 1}" in sentence
+    assert f"reads version {SCHEMA_VERSION} alone" in sentence
+    assert "0.0.9" in sentence
+    assert "--store" in sentence
+    assert json.loads(marker.read_text()) == older
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"format": "other", "schema_version": 1}'])

@@ -1,4 +1,4 @@
-"""A small random GPT-2 with a tokenizer for the words of the tasks, so that tasks run on it."""
+"""Small random models with a tokenizer for the words of the tasks, so that tasks run on them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,14 @@ from pathlib import Path
 
 import torch
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from tasks import get_task
 
@@ -28,19 +35,43 @@ def speaker(
     directory: Path, tasks: tuple[str, ...] = ("ioi", "greater-than", "sva"), **options: int
 ) -> Path:
     """Write a random GPT-2 that can be asked about these tasks, and knows nothing of them."""
-    words = ["<bos>", "<unk>", *task_words(*tasks)]
+    sizes = {"n_layer": 2, "n_head": 2, "n_embd": 16} | options
+    words = _words(tasks)
+    config = GPT2Config(
+        vocab_size=len(words), n_positions=64, bos_token_id=0, eos_token_id=0, **sizes
+    )
+    return _write(GPT2LMHeadModel, config, words, directory)
+
+
+def grouped_speaker(directory: Path, tasks: tuple[str, ...] = ("ioi", "sva")) -> Path:
+    """Write a random Llama of the kind: four heads share two keys and values."""
+    words = _words(tasks)
+    config = LlamaConfig(
+        vocab_size=len(words), max_position_embeddings=64, bos_token_id=0, eos_token_id=0,
+        hidden_size=16, intermediate_size=24, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2,
+    )  # fmt: skip
+    return _write(LlamaForCausalLM, config, words, directory)
+
+
+def _words(tasks: tuple[str, ...]) -> list[str]:
+    return ["<bos>", "<unk>", *task_words(*tasks)]
+
+
+def _write(
+    kind: type[PreTrainedModel],
+    config: GPT2Config | LlamaConfig,
+    words: list[str],
+    directory: Path,
+) -> Path:
     vocabulary = {word: i for i, word in enumerate(words)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = _splitter()
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<bos>", eos_token="<bos>", unk_token="<unk>"
     )
-    sizes = {"n_layer": 2, "n_head": 2, "n_embd": 16} | options
     torch.manual_seed(0)
-    config = GPT2Config(
-        vocab_size=len(vocabulary), n_positions=64, bos_token_id=0, eos_token_id=0, **sizes
-    )
-    model = GPT2LMHeadModel(config)
+    model = kind(config)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:

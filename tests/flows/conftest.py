@@ -14,6 +14,7 @@ from flows.progress import Watcher
 from flows.reading import parse_grid
 from flows.server import PrivateServer
 from flows.workbench import workbench
+from tests.flows.checkpoints import grouped_speaker as write_grouped_speaker
 from tests.flows.checkpoints import speaker as write_speaker
 
 SMALL = """
@@ -50,6 +51,12 @@ def server() -> Iterator[PrivateServer]:
 def speaker(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random GPT-2 of two layers and two heads that knows the words of ioi and sva alone."""
     return write_speaker(tmp_path_factory.mktemp("models") / "speaker", ("ioi", "sva"))
+
+
+@pytest.fixture(scope="session")
+def grouped_speaker(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama of two layers whose four heads share two keys and values."""
+    return write_grouped_speaker(tmp_path_factory.mktemp("models") / "grouped")
 
 
 @pytest.fixture

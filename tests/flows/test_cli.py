@@ -192,6 +192,8 @@ def test_draw_lists_the_candidates_where_several_are_meant(store: Path, tmp_path
     assert "4 circuits have task ioi; say more:" in done.stderr
     assert "clean-corrupted" in done.stderr
     assert not (tmp_path / "x.svg").exists()
+    nodes = command("draw", "--level", "node", "-o", tmp_path / "x.svg", "--store", store)
+    assert "no circuit has level node (there are level: edge)" in nodes.stderr
     none = command("draw", "--task", "oi", "-o", tmp_path / "x.svg", "--store", store)
     assert "no circuit has task oi (there are task: ioi)" in none.stderr
     ending = command("draw", "--method", "EAP", "--size", "1", "-o", "x.gif", "--store", store)

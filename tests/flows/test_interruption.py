@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from data import Catalog, Store
 from flows.server import PrivateServer
 from tests.flows.conftest import digests
 
@@ -24,6 +25,16 @@ sizes: [0.1, 0.5, 1.0]
 shard_size: 1
 """
 N_SHARDS = 16
+EXACT = """
+name: killed-exact
+models: [{model}]
+tasks: [ioi]
+methods: [{{name: exact, edges: [{edges}]}}]
+examples: {{train: 4, evaluate: 4}}
+sizes: [0.5, 1.0]
+shard_size: 4
+shard_units: 2
+"""
 pytestmark = pytest.mark.slow
 PATIENCE = 120.0
 
@@ -92,6 +103,37 @@ def test_a_killed_run_goes_on_from_its_finished_shards_to_the_same_tables(
     assert len(now) == N_SHARDS
     assert {path: now[path] for path in kept} == kept
     assert digests(store) == digests(undisturbed)
+
+
+def test_an_exact_run_killed_among_the_edges_goes_on_with_the_next_edges(
+    server: PrivateServer, speaker: Path, tmp_path: Path
+):
+    from circuits.graph import Graph
+
+    # the one run of examples is cut by edges alone
+    edges = ", ".join(f"'{edge.name}'" for edge in Graph(2, 2).edges[:40])
+    grid = tmp_path / "exact.yaml"
+    grid.write_text(EXACT.format(model=speaker, edges=edges))
+    process = start(grid, tmp_path / "killed")
+    wait_for_shards(process, tmp_path / "killed", 4)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=PATIENCE)
+    kept = shards(tmp_path / "killed")
+    assert 4 <= len(kept) < 20
+    noted = Catalog(Store.open(tmp_path / "killed")).query(
+        "SELECT status FROM grid_stages WHERE stage = 'shard'"
+    )
+    assert noted["status"].to_pylist().count("done") == len(kept)
+    assert noted.num_rows == 20
+
+    for store in ("killed", "whole"):
+        again = start(grid, tmp_path / store)
+        out, err = again.communicate(timeout=PATIENCE)
+        assert again.returncode == 0, out + err
+    now = shards(tmp_path / "killed")
+    assert len(now) == 20
+    assert {path: now[path] for path in kept} == kept
+    assert digests(tmp_path / "killed") == digests(tmp_path / "whole")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -16,6 +16,10 @@ from flows.reading import parse_grid, read_grid
 HEAD = "models: [gpt2]\ntasks: [ioi]\nmethods: [EAP]\n"
 
 
+def with_methods(*entries: str, head: str = HEAD) -> str:
+    return head.replace("[EAP]", f"[{', '.join(entries)}]")
+
+
 def parse(text: str | bytes, base: Path = Path()) -> GridConfig:
     return parse_grid(text, "my.yaml", base)
 
@@ -49,6 +53,97 @@ def test_cells_of_one_model_stand_together():
 def test_a_method_gets_its_own_defaults():
     grid = parse(HEAD.replace("EAP", "EAP-IG-inputs"))
     assert (grid.methods[0].steps, grid.methods[0].quadrature) == (5, "midpoint")
+
+
+def test_every_method_gets_the_options_that_it_takes_and_no_others():
+    names = ["EAP", "EAP-IG-activations", "information-flow-routes", "exact", "random"]
+    methods = {method.name: method for method in parse(with_methods(*names)).methods}
+    assert methods["EAP"].intervention == "patching"
+    activations = methods["EAP-IG-activations"]
+    assert (activations.steps, activations.quadrature, activations.scope) == (
+        *(5, "midpoint", "component"),
+    )
+    assert methods["information-flow-routes"].intervention is None
+    assert (methods["random"].intervention, methods["random"].seed) == (None, 0)
+    assert methods["exact"].steps is None
+
+
+@pytest.mark.parametrize(
+    ("entry", "label"),
+    [
+        ("EAP", "EAP"),
+        ("{name: EAP, level: node, intervention: mean}", "EAP (node, mean)"),
+        ("EAP-IG-activations", "EAP-IG-activations (5, midpoint)"),
+        (
+            "{name: EAP-IG-activations, steps: 3, quadrature: left, scope: all}",
+            "EAP-IG-activations (3, left, all)",
+        ),
+        ("random", "random"),
+        ("{name: random, seed: 7}", "random (seed 7)"),
+        ("{name: exact, top: 500, of: EAP}", "exact (top 500 of EAP)"),
+        (
+            "{name: exact, level: neuron, top: 2, of: {name: EAP-IG-inputs, steps: 3}}",
+            "exact (neuron, top 2 of EAP-IG-inputs (node, 3, midpoint))",
+        ),
+        ("{name: exact, edges: [input->m0, m0->logits]}", "exact (input->m0 and 1 more)"),
+    ],
+)
+def test_labels_of_methods_say_what_is_not_the_default(entry: str, label: str):
+    (cell,) = parse(with_methods(entry)).cells()
+    assert cell.label == f"gpt2 · ioi · {label}"
+
+
+def test_labels_of_models_tell_entries_of_the_same_weights_apart():
+    models = "[gpt2, {name: gpt2, dtype: float64}, {name: gpt2, kv: grouped}]"
+    grid = parse(HEAD.replace("[gpt2]", models))
+    assert [model.label for model in grid.models] == ["gpt2", "gpt2 (float64)", "gpt2 (grouped)"]
+    assert {model.short_name for model in grid.models} == {"gpt2"}
+
+
+def test_what_ranks_units_has_the_level_of_the_targets():
+    edges, neurons = parse(
+        with_methods(
+            "{name: exact, top: 0.1, of: EAP}", "{name: exact, level: neuron, top: 3, of: EAP}"
+        )
+    ).methods
+    assert (edges.of.level, neurons.of.level) == ("edge", "node")
+
+
+def test_circuits_are_run_under_their_methods_intervention_unless_told_otherwise():
+    grid = parse(
+        with_methods(
+            "EAP", "random", "{name: EAP, intervention: zero}", "{name: random, seed: 1, "
+            "judged_under: [mean, zero]}",
+        )
+    )  # fmt: skip
+    assert [method.evaluated_under for method in grid.methods] == [
+        ("patching",), ("patching",), ("zero",), ("mean", "zero"),
+    ]  # fmt: skip
+
+
+def test_an_extraction_may_be_for_one_level_alone():
+    grid = parse(
+        with_methods("EAP", "{name: EAP, level: node}")
+        + "extraction: [top-n, {name: greedy, level: edge}]\n"
+    )
+    rules = [[rule.name for rule in grid.extractions_of(method)] for method in grid.methods]
+    assert rules == [["top-n", "greedy"], ["top-n"]]
+
+
+def test_metrics_bind_only_methods_that_follow_them():
+    accuracy = HEAD.replace("[ioi]", "[{name: ioi, metric: accuracy}]")
+    fine = with_methods("exact", "random", "information-flow-routes", head=accuracy)
+    assert len(parse(fine).methods) == 3
+    told = fault(with_methods("random", "{name: exact, top: 5, of: EAP}", head=accuracy))
+    assert "accuracy has no gradient for a method to follow" in told
+
+
+def test_means_are_over_the_train_examples_unless_told_otherwise():
+    tasks = "[ioi, {name: sva, means: 9}, {name: greater-than, means_on: validation, train: 5}]"
+    grid = parse(with_methods("{name: EAP, intervention: mean}", head=HEAD.replace("[ioi]", tasks)))
+    assert [grid.means_of(task) for task in grid.tasks] == [
+        ("train", 64), ("train", 9), ("validation", 5),
+    ]  # fmt: skip
 
 
 def test_a_whole_number_is_edges_and_a_decimal_point_a_fraction():
@@ -107,6 +202,10 @@ FAULTS = {
     "extraction: [threshold]": "line 4: threshold needs `values`",
     "extraction: [{name: greedy, values: [1]}]": "line 4: greedy takes no `values`",
     "extraction: [top-n, {name: top-n, absolute: true}]": "line 4: `top-n` is listed twice",
+    "extraction: [{name: top-n, level: nod}]": "line 4: unknown level `nod`; did you mean `node`?",
+    "extraction: [{name: top-n, level: node}]": "line 3: no extraction is for edge scores: add top",
+    "extraction: [top-n, {name: greedy, level: node}]": "line 4: no method has node scores to extr",
+    "shard_units: 0": "line 4: `shard_units`: it should be greater than or equal to 1",
     "extraction: [{name: top-n, absolute: maybe}]": "line 4: `absolute`",
     "methods: [EAP]": "line 4: `methods` is given twice (first on line 3)",
     "device: !!python/name:os.system": "line 4: the tag `tag:yaml.org,2002:python/name:os.system`",
@@ -120,7 +219,44 @@ def test_a_fault_of_the_grid_is_told_with_its_line(line: str):
 
 FAULTS_OF_ENTRIES = {
     ("methods", "EPA"): "line 3: unknown method `EPA`; did you mean `EAP`?",
-    ("methods", "{name: EAP, steps: 5}"): "line 3: EAP takes no `steps`; EAP-IG-inputs does",
+    ("methods", "{name: EAP, steps: 5}"): "line 3: EAP takes no `steps`; EAP-IG-inputs, EAP-IG-",
+    ("methods", "{name: EAP, quadrature: left}"): "line 3: EAP takes no `quadrature`; EAP-IG-inp",
+    ("methods", "{name: EAP, scope: all}"): "EAP takes no `scope`; EAP-IG-activations does",
+    ("methods", "{name: EAP-IG-activations, scope: al}"): "unknown scope `al`; did you mean `all`?",
+    ("methods", "{name: EAP, seed: 1}"): "line 3: EAP takes no `seed`; random does",
+    ("methods", "{name: random, seed: -1}"): "line 3: `seed`: it should be greater than or equal",
+    ("methods", "{name: EAP, level: nodes}"): "line 3: unknown level `nodes`; did you mean `node`?",
+    ("methods", "{name: information-flow-routes, level: neuron}"): "its level is edge or node",
+    ("methods", "{name: EAP, edges: [m0->m1]}"): "line 3: EAP takes no `edges`; exact does",
+    ("methods", "{name: EAP, top: 5, of: EAP}"): "line 3: EAP takes no `top`; exact does",
+    ("methods", "{name: exact, level: neuron}"): "exact scores the neurons of chosen nodes: add",
+    ("methods", "{name: exact, nodes: [m0]}"): "exact at edge level is restricted by `edges`",
+    ("methods", "{name: exact, level: node, edges: [m0->m1]}"): "is restricted by `nodes`",
+    ("methods", "{name: exact, edges: [m0]}"): "`m0` is no edge: write writer->reader, as in",
+    ("methods", "{name: exact, level: node, nodes: [m0->m1]}"): "`m0->m1` is an edge, and `nodes`",
+    ("methods", "{name: exact, edges: [m0->m1, m0->m1]}"): "line 3: `m0->m1` is listed twice",
+    ("methods", "{name: exact, edges: []}"): "line 3: `edges` lists nothing",
+    ("methods", "{name: exact, top: 5}"): "line 3: `top` needs `of`, as in {top: 500, of: EAP}",
+    ("methods", "{name: exact, of: EAP}"): "line 3: `of` needs `top`, as in {top: 500, of: EAP}",
+    ("methods", "{name: exact, top: 0, of: EAP}"): "line 3: `top`: must be at least one edge",
+    ("methods", "{name: exact, top: 5, of: EAP, edges: [m0->m1]}"): "or by `top` and `of`, not by",
+    ("methods", "{name: exact, top: 5, of: EPA}"): "unknown method `EPA`; did you mean `EAP`?",
+    ("methods", "{name: exact, top: 5, of: {name: EAP, steps: 5}}"): "line 3: EAP takes no `steps`",
+    ("methods", "{name: exact, top: 5, of: {name: EAP, level: node}}"): "ranks edges for exact",
+    (
+        "methods",
+        "{name: exact, top: 5, of: {name: exact, top: 5, of: EAP}}",
+    ): "`of` ranks all units",
+    ("methods", "{name: exact, top: 5, of: {nam: EAP}}"): "unknown key `nam`; did you mean `name`?",
+    ("methods", "{name: clean-corrupted, intervention: zero}"): "the intervention zero, only patch",
+    ("methods", "{name: EAP-IG-inputs, intervention: mean}"): "EAP, EAP-IG-activations or exact wo",
+    (
+        "methods",
+        "{name: random, intervention: zero}",
+    ): "random takes no `intervention`; run its cir",
+    ("methods", "{name: EAP, judged_under: [zer]}"): "unknown intervention `zer`; did you mean `ze",
+    ("methods", "{name: EAP, judged_under: [zero, zero]}"): "line 3: `zero` is listed twice",
+    ("methods", "EAP, {name: EAP, judged_under: [zero]}"): "line 3: `EAP` is listed twice",
     ("methods", "{name: EAP, intervention: zeroo}"): "line 3: unknown intervention `zeroo`",
     ("methods", "{name: EAP-IG-inputs, steps: 0}"): "line 3: `steps`: it should be greater",
     ("methods", "{name: EAP-IG-inputs, quadrature: lft}"): "unknown quadrature `lft`; did you mean",
@@ -133,6 +269,8 @@ FAULTS_OF_ENTRIES = {
     ("tasks", "{name: ioi, metric: kl}"): "line 2: kl is flat at the clean input, where EAP takes",
     ("tasks", "{name: ioi, judged_by: [acc]}"): "line 2: unknown metric `acc`",
     ("tasks", "{name: ioi, train_on: test1}"): "line 2: unknown split `test1`; did you mean `test`",
+    ("tasks", "{name: ioi, means_on: tst}"): "line 2: unknown split `tst`; did you mean `test`?",
+    ("tasks", "{name: ioi, means: 5}"): "line 2: `means` is for mean interventions, and no method",
     ("tasks", "{path: nowhere.csv}"): "line 2: there is no file ",
     ("tasks", "{name: ioi, rule: greater-than}"): "line 2: `tasks`: `rule` belongs to a file",
     ("tasks", "{metric: kl}"): "line 2: `tasks`: a task has either a `name` or a `path`",
@@ -141,6 +279,7 @@ FAULTS_OF_ENTRIES = {
     ("models", "./nowhere"): "line 1: there is no model directory ",
     ("models", "{name: gpt2, dtype: float31}"): "line 1: unknown dtype `float31`; did you mean",
     ("models", "{dtype: float32}"): "line 1: `name` is missing",
+    ("models", "{name: gpt2, kv: group}"): "line 1: unknown kv `group`; did you mean `grouped`?",
     ("models", "gpt2, gpt2"): "line 1: `gpt2` is listed twice",
 }
 
@@ -150,6 +289,16 @@ def test_a_fault_of_an_entry_is_told_with_its_line(section: str, entries: str):
     lines = [line for line in HEAD.splitlines() if not line.startswith(section)]
     lines.insert(["models", "tasks", "methods"].index(section), f"{section}: [{entries}]")
     assert FAULTS_OF_ENTRIES[section, entries] in fault("\n".join(lines))
+
+
+@pytest.mark.parametrize("level", ["node", "neuron"])
+def test_greedy_is_refused_for_scores_that_are_not_of_edges(level: str):
+    text = with_methods("EAP", f"{{name: EAP, level: {level}}}") + "extraction: [top-n, greedy]\n"
+    told = fault(text)
+    assert (
+        f"line 4: greedy grows circuits edge by edge, and EAP ({level}) has {level} scores" in told
+    )
+    assert "{name: greedy, level: edge}" in told
 
 
 def test_everything_that_is_wrong_is_told_at_once_in_the_order_of_the_lines():
@@ -224,7 +373,9 @@ VALUES = st.recursive(
     lambda inner: st.one_of(
         st.lists(inner, max_size=3),
         st.dictionaries(
-            st.sampled_from(["name", "path", "steps", "metric", "sizes", "values", "x"]),
+            st.sampled_from(
+                ["name", "path", "steps", "metric", "sizes", "values", "level", "of", "top", "x"]
+            ),
             inner,
             max_size=3,
         ),

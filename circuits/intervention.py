@@ -1,0 +1,142 @@
+"""What replaces a writer's contribution when it is corrupted.
+
+- `patching`: what it writes on the corrupted input;
+- `zero`: nothing;
+- `mean`: what it writes on average over all real positions of a dataset's clean inputs;
+- `mean-positional`: the same at each position; all inputs must have one length.
+
+Position embeddings and attention output biases belong to no writer and are never replaced.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from circuits.batching import DEFAULT_MEMORY_BUDGET, Batch, batches, check_examples
+from circuits.errors import CircuitError
+from circuits.forward import Forward, Trace
+from circuits.layers import at_least_float32
+from circuits.model import Model
+from tasks import Dataset, Example
+
+INTERVENTIONS = ("patching", "zero", "mean", "mean-positional")
+MEANS = ("mean", "mean-positional")
+
+
+@dataclass(frozen=True, eq=False)
+class Contributions:
+    """What every writer wrote in one run: heads before their output projection."""
+
+    embedding: Float[Tensor, "batch pos d_model"]
+    heads: list[Float[Tensor, "batch pos heads d_head"]]  # one a layer
+    mlps: list[Float[Tensor, "batch pos d_model"]]
+
+    KEEP = ("embedding", "z", "mlp")
+
+    @classmethod
+    def of(cls, trace: Trace, n_layers: int) -> Contributions:
+        """Those of a run that kept `KEEP`."""
+        layers = range(n_layers)
+        return cls(
+            trace["embedding", -1],
+            [trace["z", i] for i in layers],
+            [trace["mlp", i] for i in layers],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class MeanActivations:
+    """The mean contribution of every writer, in float64; `pos` is 1 for `mean`."""
+
+    kind: str
+    embedding: Float[np.ndarray, "pos d_model"]
+    heads: Float[np.ndarray, "layers pos heads d_head"]  # before the output projection
+    mlps: Float[np.ndarray, "layers pos d_model"]
+    n_positions: int  # how many real positions each mean is over
+
+    def contributions(self, like: Contributions) -> Contributions:
+        """The means as the contributions of a run of the same shape."""
+
+        def spread(mean: np.ndarray, of: Tensor) -> Tensor:
+            return torch.from_numpy(mean).to(of)[None].expand_as(of)
+
+        return Contributions(
+            spread(self.embedding, at_least_float32(like.embedding)),
+            [spread(self.heads[i], at_least_float32(z)) for i, z in enumerate(like.heads)],
+            [spread(self.mlps[i], at_least_float32(m)) for i, m in enumerate(like.mlps)],
+        )
+
+
+def check_one_length(examples: tuple[Example, ...] | list[Example], what: str) -> int:
+    """The length of all examples; raises `CircuitError` with the lengths where there are more."""
+    lengths = sorted({example.length for example in examples})
+    if len(lengths) > 1:
+        shown = ", ".join(map(str, lengths))
+        raise CircuitError(
+            f"mean-positional needs inputs of one length, but {what} has inputs of {shown} "
+            f"tokens: choose one length, or use mean"
+        )
+    return lengths[0]
+
+
+@torch.no_grad()
+def mean_activations(
+    model: Model,
+    dataset: Dataset,
+    kind: str = "mean",
+    *,
+    memory_budget: int = DEFAULT_MEMORY_BUDGET,
+) -> MeanActivations:
+    """The mean contribution of every writer on a dataset's clean inputs, over real positions.
+
+    Raises `CircuitError` for an unknown kind, for inputs of several lengths under
+    `mean-positional`, and for examples the model cannot take.
+    """
+    if kind not in MEANS:
+        raise CircuitError(f"there are no means of the kind {kind!r}: choose {' or '.join(MEANS)}")
+    check_examples(dataset.examples, model.architecture)
+    if kind == "mean-positional":
+        check_one_length(dataset.examples, f"the dataset {dataset.name!r}")
+    a = model.architecture
+    n_layers, totals, count = a.n_layers, None, 0
+
+    def bytes_of(n_examples: int, n_prefix: int, longest: int) -> int:
+        wide = n_layers * (8 * a.d_model + 3 * a.d_mlp + 4 * a.n_heads * longest)
+        return n_examples * longest * max(4, model.dtype.itemsize) * wide
+
+    for batch in batches(
+        dataset.examples, model.device, memory_budget, bytes_of, suffix_only=False
+    ):
+        forward, trace = Forward(model, batch), Trace(keep=Contributions.KEEP)
+        forward.run(forward.embed(batch.clean), trace)
+        found = Contributions.of(trace, n_layers)
+        sums = [_sum(value, batch, kind) for value in (found.embedding, *found.heads, *found.mlps)]
+        totals = sums if totals is None else [a + b for a, b in zip(totals, sums, strict=True)]
+        count += int(batch.real.sum()) if kind == "mean" else batch.size
+    assert totals is not None
+    means = [total / count for total in totals]
+    return MeanActivations(
+        kind, means[0], np.stack(means[1 : 1 + n_layers]), np.stack(means[1 + n_layers :]), count
+    )
+
+
+def _sum(value: Tensor, batch: Batch, kind: str) -> np.ndarray:
+    real = batch.real.view(*batch.real.shape, *[1] * (value.ndim - 2))
+    if value.device.type == "mps":
+        value, real = value.cpu(), real.cpu()
+    total = (value.double() * real).sum(0)
+    return (total.sum(0, keepdim=True) if kind == "mean" else total).cpu().numpy()
+
+
+def zeros(like: Contributions) -> Contributions:
+    """No contribution at all."""
+    return Contributions(
+        torch.zeros_like(like.embedding),
+        [torch.zeros_like(z) for z in like.heads],
+        [torch.zeros_like(m) for m in like.mlps],
+    )
