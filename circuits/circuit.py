@@ -193,6 +193,10 @@ class Circuit:
         `logits` no outgoing one, and where neurons were chosen it needs one of those. An edge into
         a shared key or value comes in at every head of the group, and needs one that is left. What
         depends on a dropped node is dropped, its neurons too, until nothing changes. It never adds.
+
+        Where one norm runs over the queries or keys of all heads (OLMo 2), a head that leads
+        nowhere still changes the others: there, and under zero and mean interventions, pruning can
+        change what the circuit says.
         """
         reads, mask = self.graph.reads, self.mask
         if self.neurons is not None:
