@@ -17,7 +17,7 @@ from torch import Tensor
 
 from circuits.errors import ModelFamilyError
 from circuits.graph import HEAD_INPUTS, Graph
-from circuits.layers import Attention, Layer, Norm, Projection, Rotary
+from circuits.layers import Attention, Layer, Norm, Projection, Rotary, at_least_float32
 
 KV = ("ungrouped", "grouped")
 
@@ -296,27 +296,17 @@ def _projection(attention: Any, kind: str, architecture: Architecture) -> Projec
 
 
 def _norm(module: Any, offset: float) -> Norm:
-    weight = getattr(module, "weight", None)
+    """A norm module as weight, bias and ε; `offset` is added to the weight of an RMSNorm."""
+    weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
     centred = "RMS" not in type(module).__name__
-    epsilon = (
-        next(
-            getattr(module, name)
-            for name in ("eps", "variance_epsilon", "epsilon")
-            if hasattr(module, name)
-        )
-        if type(module).__name__ != "OlmoLayerNorm"
-        else 1e-5
-    )
+    found = [getattr(module, name) for name in ("eps", "variance_epsilon") if hasattr(module, name)]
     if weight is not None and not centred and offset:
-        weight = (
-            weight.double() + offset if weight.dtype == torch.float64 else weight.float() + offset
-        )
-    bias = getattr(module, "bias", None)
+        weight = at_least_float32(weight) + offset
     return Norm(
-        None if weight is None else weight.detach(),
-        None if bias is None else bias.detach(),
-        epsilon,
-        centred,
+        weight=None if weight is None else weight.detach(),
+        bias=None if bias is None else bias.detach(),
+        epsilon=found[0] if found else 1e-5,  # OLMo's has no setting
+        centred=centred,
     )
 
 

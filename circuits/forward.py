@@ -14,6 +14,7 @@ stream that the logits read, at the answer position).
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
@@ -75,7 +76,6 @@ class Forward:
         self.model = model
         self.batch = batch
         self.first = batch.prefix.shape[1]
-        self.prefix = self._run_prefix()
 
     def embed(self, tokens: Int[Tensor, "batch pos"]) -> Stream:
         """What `input` writes."""
@@ -134,11 +134,10 @@ class Forward:
                 found[i] = torch.cat([before.repeat(copies, 1, 1, 1), found[i]], dim=1)
         return found
 
+    @cached_property
     @torch.no_grad()
-    def _run_prefix(self) -> list[tuple[Tensor, Tensor]]:
+    def prefix(self) -> list[tuple[Tensor, Tensor]]:
         """The prepared keys and values of the shared prefix, one pair a layer."""
-        if self.first == 0:
-            return []
         stream = self.model.embed(self.batch.prefix)
         if self.model.positions is not None:
             stream = stream + self.model.positions[: self.first]

@@ -10,6 +10,7 @@ Position embeddings and attention output biases belong to no writer and are neve
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,7 +73,7 @@ class MeanActivations:
         )
 
 
-def check_one_length(examples: tuple[Example, ...] | list[Example], what: str) -> int:
+def check_one_length(examples: Sequence[Example], what: str) -> int:
     """The length of all examples; raises `CircuitError` with the lengths where there are more."""
     lengths = sorted({example.length for example in examples})
     if len(lengths) > 1:
@@ -82,6 +83,29 @@ def check_one_length(examples: tuple[Example, ...] | list[Example], what: str) -
             f"tokens: choose one length, or use mean"
         )
     return lengths[0]
+
+
+def check_means(
+    intervention: str | None,
+    means: MeanActivations | None,
+    examples: Sequence[Example],
+    error: type[CircuitError],
+) -> None:
+    """Raise `error` unless a mean intervention has means that fit the examples."""
+    if intervention not in MEANS:
+        return
+    if means is None or means.kind != intervention:
+        raise error(
+            f"the intervention {intervention} needs means of its kind: pass means="
+            f"mean_activations(model, dataset, {intervention!r})"
+        )
+    if intervention == "mean-positional":
+        length = check_one_length(examples, "the dataset")
+        if length != len(means.embedding):
+            raise error(
+                f"mean-positional needs inputs of one length, but the dataset has inputs of "
+                f"{length} tokens and the means are over inputs of {len(means.embedding)}"
+            )
 
 
 @torch.no_grad()

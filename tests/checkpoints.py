@@ -216,6 +216,11 @@ FAMILIES: dict[str, tuple[str, dict[str, object]]] = {
 GROUPED_FAMILIES = tuple(
     name for name, (_, settings) in FAMILIES.items() if "num_key_value_heads" in settings
 )
+# the graphs of all families: grouped where heads share keys and values
+GRAPHS = [
+    *((family, "ungrouped") for family in FAMILIES),
+    *((family, "grouped") for family in GROUPED_FAMILIES),
+]
 
 
 def tiny(

@@ -1,11 +1,9 @@
-"""Checkpoints that several rooms' tests share, written once a session."""
+"""How all tests run: shapes checked, no network, the same cases every time."""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
-import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
@@ -20,11 +18,3 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 settings.register_profile("repeatable", derandomize=True)
 settings.register_profile("fuzz", print_blob=True)
 settings.load_profile(os.environ.get("CIRCUIT_GRID_TEST_PROFILE", "repeatable"))
-
-
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random GPT-2 of two layers and three heads, with a word-level tokenizer."""
-    from tests.checkpoints import tiny_gpt2
-
-    return tiny_gpt2(tmp_path_factory.mktemp("checkpoint") / "tiny")

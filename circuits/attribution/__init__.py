@@ -6,8 +6,8 @@ some of the examples, which add up to the same scores.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ from circuits.intervention import (
     INTERVENTIONS,
     MEANS,
     MeanActivations,
-    check_one_length,
+    check_means,
     mean_activations,
 )
 from circuits.model import Model
@@ -109,23 +109,25 @@ def attribute(
     if options.intervention in MEANS:
         source = dataset if intervention_dataset is None else intervention_dataset
         means = mean_activations(model, source, options.intervention, memory_budget=memory_budget)
-    return attribute_partial(
-        model,
-        dataset.examples,
-        method,
-        level=level,
-        intervention=intervention,
-        means=means,
-        steps=steps,
-        quadrature=quadrature,
-        scope=scope,
-        seed=seed,
-        edges=edges,
-        nodes=nodes,
-        metric=metric,
-        memory_budget=memory_budget,
-        progress=_Counter(method) if progress else None,
-    ).finish(method)
+    with _counting(method, progress) as counter:
+        total = attribute_partial(
+            model,
+            dataset.examples,
+            method,
+            level=level,
+            intervention=intervention,
+            means=means,
+            steps=steps,
+            quadrature=quadrature,
+            scope=scope,
+            seed=seed,
+            edges=edges,
+            nodes=nodes,
+            metric=metric,
+            memory_budget=memory_budget,
+            progress=counter,
+        )
+    return total.finish(method)
 
 
 def attribute_partial(
@@ -163,13 +165,15 @@ def attribute_partial(
     units = _units(model, chosen, level, edges, nodes)
     options = Options(**(options.__dict__ | {"units": units, "progress": progress}))
     check_examples(examples, model.architecture, first_example)
-    _check_means(options, examples, means)
+    check_means(options.intervention, means, examples, AttributionError)
     suffix_only &= options.intervention in (None, "patching") and not chosen.reads_all_positions
     plan = planned_bytes(model, options.steps or 1)
+    # a method that runs units as copies of a batch keeps half for the copies
+    budget = memory_budget // 2 if chosen.takes_units else memory_budget
     d_model = model.architecture.d_model
     total = PartialScores.zero(model.graph, level, d_model)
-    for batch in batches(examples, model.device, memory_budget, plan, suffix_only=suffix_only):
-        run = Run(model, batch, options, means, first_example, memory_budget)
+    for batch in batches(examples, model.device, budget, plan, suffix_only=suffix_only):
+        run = Run(model, batch, options, means, first_example, budget)
         scores = chosen.score(run)
         scores = (scores.cpu() if model.device.type == "mps" else scores).double()
         _check_finite(run, scores)
@@ -225,25 +229,6 @@ def _units(
     return mask if level == "node" else np.repeat(mask[:, None], d_model, axis=1)
 
 
-def _check_means(
-    options: Options, examples: Sequence[Example], means: MeanActivations | None
-) -> None:
-    if options.intervention not in MEANS:
-        return
-    if means is None or means.kind != options.intervention:
-        raise AttributionError(
-            f"the intervention {options.intervention} needs means of its kind: pass means="
-            f"mean_activations(model, dataset, {options.intervention!r})"
-        )
-    if options.intervention == "mean-positional":
-        length = check_one_length(tuple(examples), "the dataset")
-        if length != len(means.embedding):
-            raise AttributionError(
-                f"mean-positional needs inputs of one length, but the dataset has inputs of "
-                f"{length} tokens and the means are over inputs of {len(means.embedding)}"
-            )
-
-
 def _check_finite(run: Run, scores: Tensor) -> None:
     finite = scores.isfinite()
     if run.options.units is not None:
@@ -257,28 +242,23 @@ def _check_finite(run: Run, scores: Tensor) -> None:
         )
 
 
-class _Counter:
-    """Shows on stderr how many units a batch has done."""
+@contextmanager
+def _counting(method: str, shown: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """Shows on stderr how many units of a batch are done, while it lasts."""
+    if not shown:
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
-    def __init__(self, method: str) -> None:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-        )
-
-        self.bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-            TimeRemainingColumn(), console=Console(file=sys.stderr), transient=True,
-        )  # fmt: skip
-        self.task = self.bar.add_task(method, total=None)
-
-    def __call__(self, done: int, total: int) -> None:
-        if not self.bar.live.is_started:
-            self.bar.start()
-        self.bar.update(self.task, completed=done, total=total)
-        if done >= total:
-            self.bar.stop()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
+        task = bar.add_task(method, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

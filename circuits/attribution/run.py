@@ -60,8 +60,10 @@ class Run:
 
     def follow(self, embedding: Tensor, gradients: Collected, weight: float, place: str) -> Trace:
         """Run a whole input and add the gradients of its loss, `weight` times."""
-        trace = Trace(keep=(*gradients.KEEP, *Contributions.KEEP, "logits"), fork=gradients.FORK)
+        trace = Trace(keep=(*gradients.KEEP, *Contributions.KEEP), fork=gradients.FORK)
         logits = self.forward.run(embedding, trace)
+        if self._clean_logits is None:  # the clean input comes first: others are compared with it
+            self._clean_logits = logits.detach()
         trace.differentiate([self.loss(logits, place).sum()])
         gradients.add(trace, weight)
         return trace
@@ -70,16 +72,7 @@ class Run:
         self, gradients: Collected, weight: float, place: str = "the clean input"
     ) -> None:
         """Add the gradients at the clean input."""
-        self._note_clean(self.forward.embed(self.batch.clean), gradients, weight, place)
-
-    def _note_clean(
-        self, embedding: Tensor, gradients: Collected, weight: float, place: str
-    ) -> None:
-        trace = Trace(keep=(*gradients.KEEP, *Contributions.KEEP), fork=gradients.FORK)
-        logits = self.forward.run(embedding, trace)
-        self._clean_logits = logits.detach()
-        trace.differentiate([self.loss(logits, place).sum()])
-        gradients.add(trace, weight)
+        trace = self.follow(self.forward.embed(self.batch.clean), gradients, weight, place)
         self._clean = Contributions.of(trace, self.n_layers)
 
     def follow_corrupted(self, gradients: Collected, weight: float, place: str) -> None:

@@ -75,6 +75,23 @@ LEFT JOIN datasets ON datasets.dataset = sets.dataset
 LEFT JOIN methods ON methods.method = sets.method
 LEFT JOIN stages ON stages.key = sets.scores;
 
+-- The scores of all levels by id, ranked within their set.
+--   scores, model, graph, dataset, method  ids
+--   level           edge, node or neuron
+--   unit_id         id of the unit in its graph
+--   score           the score; positive means that the unit helps the task; null if not scored
+--   standard_error  standard error of the score
+--   n_examples      examples scored
+--   rank            1 for the greatest |score| of the set; ties by order, not scored last
+CREATE VIEW ranked_scores AS
+SELECT
+    *,
+    row_number() OVER (
+        PARTITION BY scores, level
+        ORDER BY CASE WHEN NOT isnan(score) THEN abs(score) END DESC NULLS LAST, unit_id
+    ) AS rank
+FROM stored_scores;
+
 -- The scores of edges, named and ranked.
 --   scores          id of the set of scores
 --   model           name of the model
@@ -93,16 +110,6 @@ LEFT JOIN stages ON stages.key = sets.scores;
 --   n_examples      examples scored
 --   edge_id         id of the edge in its graph
 CREATE VIEW edge_scores AS
-WITH ranked AS (
-    SELECT
-        *,
-        row_number() OVER (
-            PARTITION BY scores
-            ORDER BY CASE WHEN NOT isnan(score) THEN abs(score) END DESC NULLS LAST, unit_id
-        ) AS rank
-    FROM stored_scores
-    WHERE level = 'edge'
-)
 SELECT
     ranked.scores,
     attributions.model,
@@ -120,9 +127,10 @@ SELECT
     ranked.standard_error,
     ranked.n_examples,
     ranked.unit_id AS edge_id
-FROM ranked
+FROM ranked_scores AS ranked
 JOIN attributions ON attributions.scores = ranked.scores
-LEFT JOIN edges ON edges.graph = ranked.graph AND edges.edge_id = ranked.unit_id;
+LEFT JOIN edges ON edges.graph = ranked.graph AND edges.edge_id = ranked.unit_id
+WHERE ranked.level = 'edge';
 
 -- The scores of nodes, named and ranked.
 --   scores          id of the set of scores
@@ -142,16 +150,6 @@ LEFT JOIN edges ON edges.graph = ranked.graph AND edges.edge_id = ranked.unit_id
 --   n_examples      examples scored
 --   node_id         id of the node in its graph
 CREATE VIEW node_scores AS
-WITH ranked AS (
-    SELECT
-        *,
-        row_number() OVER (
-            PARTITION BY scores
-            ORDER BY CASE WHEN NOT isnan(score) THEN abs(score) END DESC NULLS LAST, unit_id
-        ) AS rank
-    FROM stored_scores
-    WHERE level = 'node'
-)
 SELECT
     ranked.scores,
     attributions.model,
@@ -169,9 +167,10 @@ SELECT
     ranked.standard_error,
     ranked.n_examples,
     ranked.unit_id AS node_id
-FROM ranked
+FROM ranked_scores AS ranked
 JOIN attributions ON attributions.scores = ranked.scores
-LEFT JOIN nodes ON nodes.graph = ranked.graph AND nodes.node_id = ranked.unit_id;
+LEFT JOIN nodes ON nodes.graph = ranked.graph AND nodes.node_id = ranked.unit_id
+WHERE ranked.level = 'node';
 
 -- The scores of neurons (output dimensions of nodes), named and ranked.
 --   scores          id of the set of scores
@@ -193,23 +192,14 @@ LEFT JOIN nodes ON nodes.graph = ranked.graph AND nodes.node_id = ranked.unit_id
 --   neuron_id       id of the neuron in its graph: node_id * d_model + dimension
 --   node_id         id of its node in its graph
 CREATE VIEW neuron_scores AS
-WITH ranked AS (
-    SELECT
-        *,
-        row_number() OVER (
-            PARTITION BY scores
-            ORDER BY CASE WHEN NOT isnan(score) THEN abs(score) END DESC NULLS LAST, unit_id
-        ) AS rank
-    FROM stored_scores
-    WHERE level = 'neuron'
-),
-placed AS (
+WITH placed AS (
     SELECT
         ranked.*,
         CAST(ranked.unit_id // models.d_model AS INTEGER) AS node_id,
         CAST(ranked.unit_id % models.d_model AS INTEGER) AS dimension
-    FROM ranked
+    FROM ranked_scores AS ranked
     LEFT JOIN models ON models.model = ranked.model
+    WHERE ranked.level = 'neuron'
 )
 SELECT
     placed.scores,

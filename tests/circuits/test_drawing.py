@@ -12,8 +12,9 @@ import pygraphviz
 import pytest
 
 from circuits import Circuit, CircuitError, DrawingError, Graph, Scores
-from circuits.drawing import FONTS, DrawnEdge, draw, draw_edges
+from circuits.drawing import DrawnEdge, draw, draw_edges
 from circuits.legend import HELPS, HURTS, LINES
+from circuits.rendering import FONTS
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -12,7 +12,7 @@ import torch
 
 from circuits import Circuit, attribute, evaluate_many
 from tests import oracle as o
-from tests.checkpoints import FAMILIES, GROUPED_FAMILIES, random_dataset, transformers_model
+from tests.checkpoints import FAMILIES, GRAPHS, random_dataset, transformers_model
 
 MIXED = random_dataset(3, seed=2)  # lengths and first differences
 LEVEL_LENGTH = random_dataset(3, lengths=(6,), seed=2)  # what mean-positional takes
@@ -20,10 +20,6 @@ ELSEWHERE = random_dataset(4, lengths=(3, 8), seed=21)  # another dataset, to ta
 ELSEWHERE_LEVEL = random_dataset(4, lengths=(6,), seed=21)
 SOME_NODES = ("input", "a0.h1", "m0", "a1.h2", "m1")
 
-GRAPHS = [
-    *((family, "ungrouped") for family in FAMILIES),
-    *((family, "grouped") for family in GROUPED_FAMILIES),
-]
 LEVELS = ("edge", "node", "neuron")
 PATCHING = ("patching",)
 # name: method, its options, levels, interventions

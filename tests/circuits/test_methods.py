@@ -21,6 +21,7 @@ from circuits import (
 )
 from tests import oracle as o
 from tests.checkpoints import (
+    GRAPHS,
     GROUPED_FAMILIES,
     affine,
     change_parameters,
@@ -297,18 +298,19 @@ def test_half_precision_is_no_worse_than_the_definition_in_it(family, dtype, mod
 # --- means
 
 
-@pytest.mark.parametrize("family", [*KINDS, "gemma3"])
-@pytest.mark.parametrize("kv", ["ungrouped", "grouped"])
+@pytest.mark.parametrize(
+    ("family", "kv"), [graph for graph in GRAPHS if graph[0] in (*KINDS, "gemma3")]
+)
 def test_mean_activations_are_plain_averages_over_real_positions(family, kv, model_of, oracle_of):
     """Of all of them, not of the last alone; and every writer has a mean of its own."""
-    if kv == "grouped" and family not in GROUPED_FAMILIES:
-        pytest.skip("as many key-value heads as query heads")
     model, oracle = model_of(family, kv), oracle_of(family, kv)
     for kind, dataset in (("mean", MIXED), ("mean-positional", LEVEL_LENGTH)):
         expected = oracle.means(dataset, kind)
         for settings in ({}, {"memory_budget": ONE_AT_A_TIME}):
             found = mean_activations(model, dataset, kind, **settings)
             assert found.kind == kind
+            positions = sum(e.length for e in dataset) if kind == "mean" else len(dataset)
+            assert found.n_positions == positions
             assert found.embedding.dtype == np.float64
             assert found.embedding.shape == (1 if kind == "mean" else 6, oracle.d_model)
             assert close(found.embedding, expected.embedding.numpy(), 1e-10)

@@ -11,7 +11,7 @@ import torch
 from tests import oracle as o
 from tests.checkpoints import (
     FAMILIES,
-    GROUPED_FAMILIES,
+    GRAPHS,
     affine,
     random_dataset,
     tiny,
@@ -186,12 +186,9 @@ def test_a_full_mask_gives_the_clean_metric_and_an_empty_one_the_corrupted(famil
                 assert value == pytest.approx(float(expected), rel=1e-10)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("kv", ["ungrouped", "grouped"])
+@pytest.mark.parametrize(("family", "kv"), GRAPHS)
 def test_gradients_estimate_the_exact_effect_of_a_small_change(family, kv, oracle_of):
     """At every level, post-norms included: the estimate is exact to first order."""
-    if kv == "grouped" and family not in GROUPED_FAMILIES:
-        pytest.skip("as many key-value heads as query heads")
     oracle = oracle_of(family, kv=kv)
     example = random_dataset(6, lengths=(6,), shared_prefix=3)[0]
     clean = oracle.whole_run(example.clean_tokens).values
