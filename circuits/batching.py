@@ -70,7 +70,8 @@ def make_batch(
         return torch.tensor(ids, dtype=torch.long, device=device)
 
     clean = padded([example.clean_tokens for example in chosen])
-    corrupted = padded([example.corrupted_tokens for example in chosen])
+    # without a counterfactual nothing reads these rows: see `check_counterfactuals`
+    corrupted = padded([example.corrupted_tokens or example.clean_tokens for example in chosen])
     last = torch.tensor([example.length - 1 - n_prefix for example in chosen], device=device)
     positions = torch.arange(longest - n_prefix, device=device)
     return Batch(
@@ -112,6 +113,8 @@ def batches(
 
     `bytes_of(n_examples, n_prefix, longest)` says what a batch takes.
     """
+    if memory_budget < 1:
+        raise CircuitError(f"memory_budget is a number of bytes from 1, not {memory_budget}")
     prefixes = [shared_prefix([example]) if suffix_only else 0 for example in examples]
     lengths = [example.length for example in examples]
     order = sorted(range(len(examples)), key=lambda i: (prefixes[i], lengths[i]))
@@ -128,19 +131,37 @@ def batches(
         yield make_batch(examples, current, device, suffix_only=suffix_only)
 
 
+def check_counterfactuals(
+    intervention: str | None, examples: Sequence[Example], first_example: int = 0
+) -> None:
+    """Refuse examples without a corrupted input under patching, the one that reads it."""
+    if intervention != "patching":
+        return
+    for index, example in enumerate(examples, first_example):
+        if not example.has_counterfactual:
+            raise CircuitError(
+                f"example {index} has no corrupted prompt, which patching puts in its place: use "
+                f"the intervention zero or mean, or give the dataset a column 'corrupted'"
+            )
+
+
 def check_examples(
-    examples: Sequence[Example], architecture: Architecture, first_example: int = 0
+    examples: Sequence[Example],
+    architecture: Architecture,
+    first_example: int = 0,
+    of: str = "",
 ) -> None:
     """Refuse examples the model cannot take: too long a prompt, a token it does not have.
 
-    `first_example` is the place of the first one in its dataset, for the message.
+    `first_example` is the place of the first one in its dataset and `of` which dataset that is, for
+    the message.
     """
     if not examples:
-        raise CircuitError("the dataset has no examples")
+        raise CircuitError(f"the dataset{of} has no examples")
     for index, example in enumerate(examples, first_example):
         if example.length > architecture.n_positions:
             raise CircuitError(
-                f"example {index} has {example.length} tokens, but the model takes at most "
+                f"example {index}{of} has {example.length} tokens, but the model takes at most "
                 f"{architecture.n_positions}"
             )
         ids = (
@@ -151,6 +172,6 @@ def check_examples(
         )
         if min(ids) < 0 or max(ids) >= architecture.d_vocab:
             raise CircuitError(
-                f"example {index} has a token id outside 0–{architecture.d_vocab - 1}: was the "
+                f"example {index}{of} has a token id outside 0–{architecture.d_vocab - 1}: was the "
                 f"dataset made with another tokenizer?"
             )

@@ -96,14 +96,18 @@ class Forward:
     def onward(
         self, stream: Stream, first: int, trace: Trace, attended: Stream | None = None
     ) -> Float[Tensor, "rows vocab"]:
-        """From layer `first` to the logits; `attended` stands for that layer's own attention."""
+        """From layer `first` to the logits; `attended` stands for that layer's own attention.
+
+        It is added as exactly as it is given: rounding to the model's dtype comes after.
+        """
         parallel = self.model.architecture.parallel
         for index in range(first, self.model.architecture.n_layers):
             layer = self.model.layers[index]
             stream = trace("stream", index, stream)
             if attended is None:
                 attended = self._attend(layer, index, stream, trace)
-            middle = trace("middle", index, stream + trace("attended", index, attended))
+            middle = (stream + trace("attended", index, attended)).to(stream.dtype)
+            middle = trace("middle", index, middle)
             mlp_in = trace("mlp_in", index, stream if parallel else middle)
             stream = middle + trace("mlp", index, layer.mlp_output(mlp_in))
             attended = None

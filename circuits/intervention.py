@@ -59,6 +59,7 @@ class MeanActivations:
     heads: Float[np.ndarray, "layers pos heads d_head"]  # before the output projection
     mlps: Float[np.ndarray, "layers pos d_model"]
     n_positions: int  # how many real positions each mean is over
+    model: str | None = None  # the fingerprint of the model whose means these are, where known
 
     def contributions(self, like: Contributions) -> Contributions:
         """The means as the contributions of a run of the same shape."""
@@ -85,18 +86,44 @@ def check_one_length(examples: Sequence[Example], what: str) -> int:
     return lengths[0]
 
 
+def check_source(
+    intervention: str | None, source: Dataset | None, error: type[CircuitError]
+) -> None:
+    """Raise `error` where a dataset to take means over is given and no means are taken."""
+    if source is not None and intervention not in MEANS:
+        raise error(
+            f"intervention_dataset is what mean interventions average over, and "
+            f"{intervention or 'a method without intervention'} takes no mean: leave it out, or "
+            f"use the intervention {' or '.join(MEANS)}"
+        )
+
+
 def check_means(
+    model: Model,
     intervention: str | None,
     means: MeanActivations | None,
     examples: Sequence[Example],
     error: type[CircuitError],
 ) -> None:
-    """Raise `error` unless a mean intervention has means that fit the examples."""
+    """Raise `error` unless a mean intervention has means that fit, and others have none."""
     if intervention not in MEANS:
+        if means is not None:
+            raise error(f"means of the kind {means.kind} say nothing under {intervention}")
         return
     if means is None or means.kind != intervention:
         raise error(
             f"the intervention {intervention} needs means of its kind: pass means="
+            f"mean_activations(model, dataset, {intervention!r})"
+        )
+    a = model.architecture
+    found, expected = (
+        means.heads.shape[::2] + means.heads.shape[3:],
+        (a.n_layers, a.n_heads, a.d_head),
+    )
+    other = means.model is not None and means.model != model.fingerprint
+    if other or found != expected or means.embedding.shape[-1] != a.d_model:
+        raise error(
+            f"these means are of another model than {model.name!r}: take them with "
             f"mean_activations(model, dataset, {intervention!r})"
         )
     if intervention == "mean-positional":
@@ -123,7 +150,7 @@ def mean_activations(
     """
     if kind not in MEANS:
         raise CircuitError(f"there are no means of the kind {kind!r}: choose {' or '.join(MEANS)}")
-    check_examples(dataset.examples, model.architecture)
+    check_examples(dataset.examples, model.architecture, of=" that means are taken over")
     if kind == "mean-positional":
         check_one_length(dataset.examples, f"the dataset {dataset.name!r}")
     a = model.architecture
@@ -144,9 +171,8 @@ def mean_activations(
         count += int(batch.real.sum()) if kind == "mean" else batch.size
     assert totals is not None
     means = [total / count for total in totals]
-    return MeanActivations(
-        kind, means[0], np.stack(means[1 : 1 + n_layers]), np.stack(means[1 + n_layers :]), count
-    )
+    heads, mlps = np.stack(means[1 : 1 + n_layers]), np.stack(means[1 + n_layers :])
+    return MeanActivations(kind, means[0], heads, mlps, count, model.fingerprint)
 
 
 def _sum(value: Tensor, batch: Batch, kind: str) -> np.ndarray:

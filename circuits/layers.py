@@ -221,9 +221,12 @@ class Layer:
         """What some readers of one kind project, each from a stream of its own."""
         normal = streams if self.norm_of_heads is None else self.norm_of_heads(streams)
         projection = self.projections[kind]
-        weights, biases = projection.weights[list(readers)], projection.biases
+        weights, biases = projection.weights, projection.biases
+        if list(readers) != list(range(len(weights))):
+            weights = weights[list(readers)]
+            biases = None if biases is None else biases[list(readers)]
         found = einsum(normal, weights, "r b p d_model, r d_model d_head -> b p r d_head")
-        return found if biases is None else found + biases[list(readers)]
+        return found if biases is None else found + biases
 
     def sum_of_heads(self, z: Heads) -> Float[Tensor, "batch pos d_model"]:
         """What the heads and the output bias add up to, in front of a post-norm."""

@@ -10,6 +10,7 @@ is the default (`python -m benchmarks.quadrature` measures all rules).
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 from jaxtyping import Float
@@ -19,6 +20,7 @@ from circuits.registry import Registry
 
 Rule = Callable[[int], tuple[Float[np.ndarray, " steps"], Float[np.ndarray, " steps"]]]
 
+MOST_STEPS = 1000  # more points change nothing, and finding them takes longer than the runs
 RULES: Registry[Rule] = Registry("quadrature rule", AttributionError)
 
 
@@ -52,9 +54,12 @@ def _gauss_legendre(m: int) -> tuple[np.ndarray, np.ndarray]:
     return (points + 1) / 2, weights / 2
 
 
+@cache
 def quadrature(rule: str, steps: int) -> tuple[tuple[float, float], ...]:
     """The (α, weight) pairs of a rule; raises `AttributionError` for an unknown rule or size."""
     if steps < 1:
         raise AttributionError(f"integrated gradients need at least 1 step, not {steps}")
+    if steps > MOST_STEPS:
+        raise AttributionError(f"integrated gradients take at most {MOST_STEPS} steps, not {steps}")
     points, weights = RULES[rule](steps)
     return tuple((float(a), float(w)) for a, w in zip(points, weights, strict=True))

@@ -15,7 +15,8 @@ constant part. So a gradient taken at several points s of a path, with weights �
 
 and the d_model-wide gradients of a layer are formed once, whatever the number of points:
 `G = C(w∘W) a − Σ_s x̂_s κ_s`; without a norm in front, `G = W a` with σ = 1. Scores are
-`S = Σ_pos Δᵀ G`, for each example, on real edges.
+`S = Σ_pos Δᵀ G`, for each example, on real edges. Where there are many points, and Δ is known
+before them, no x̂ need be kept: `Σ_pos (Δᵀ x̂_s) κ_s` is taken off at once.
 """
 
 from __future__ import annotations
@@ -36,14 +37,20 @@ WriterChanges = Float[Tensor, "batch writers pos d_model"]
 
 
 class ReaderGradients:
-    """The weighted sum, over points of a path, of the gradients at every reader."""
+    """The weighted sum, over points of a path, of the gradients at every reader.
+
+    `changes`, the writers' ablated minus clean contributions, may be given where they are known:
+    memory then does not grow with the number of points.
+    """
 
     KEEP = ("stream", *HEAD_INPUTS)
     FORK = (*HEAD_INPUTS, "mlp_in", "logits")
 
-    def __init__(self, model: Model, batch: Batch) -> None:
+    def __init__(self, model: Model, batch: Batch, changes: WriterChanges | None = None) -> None:
         self.model = model
         self.batch = batch
+        self.changes = changes
+        self.taken_off: Tensor | None = None  # Σ_pos (Δᵀ x̂_s) κ_s, where Δ is known
         n_layers = model.architecture.n_layers
         self.projected: list[Tensor | None] = [None] * n_layers  # a
         self.streams: list[list[Tensor]] = [[] for _ in range(n_layers)]  # x̂, one a point
@@ -81,8 +88,23 @@ class ReaderGradients:
         linear = linear if constant is None else linear - constant
         g = g / scale[..., None]
         self.projected[index] = _sum(self.projected[index], g)
-        self.streams[index].append(normal)
-        self.along[index].append((g * linear).sum(-1) / normal.shape[-1])
+        along = (g * linear).sum(-1) / normal.shape[-1]
+        if self.changes is None:
+            self.streams[index].append(normal)
+            self.along[index].append(along)
+        else:
+            self._take_off(index, self.changes, normal, along)
+
+    def _take_off(self, index: int, changes: WriterChanges, normal: Tensor, along: Tensor) -> None:
+        """Of all writers before the heads of a layer, what lies along x̂."""
+        graph = self.model.graph
+        if self.taken_off is None:
+            shape = (len(changes), graph.n_writers, graph.n_readers)
+            self.taken_off = changes.new_zeros(shape)
+        before = changes[:, : graph.writers_before_heads(index)]
+        shares = torch.matmul(before.transpose(1, 2), normal[..., None])[..., 0]  # batch pos writer
+        columns = graph.head_inputs(index)
+        self.taken_off[:, : before.shape[1], columns] += shares.transpose(1, 2) @ along
 
     def add_scores(
         self,
@@ -98,11 +120,14 @@ class ReaderGradients:
         for index in range(graph.n_layers):
             rows = _before(writers, graph.writers_before_heads(index))
             if self.projected[index] is not None and rows.start < rows.stop:
-                scores[:, rows, graph.head_inputs(index)] += einsum(
+                columns = graph.head_inputs(index)
+                scores[:, rows, columns] += einsum(
                     changes[:, rows],
                     self._head_gradients(index),
                     "batch writer pos d_model, batch reader pos d_model -> batch writer reader",
                 )
+                if self.taken_off is not None:
+                    scores[:, rows, columns] -= self.taken_off[:, rows, columns]
             rows, mlp = _before(writers, graph.writers_before_mlp(index)), self.mlps[index]
             if mlp is not None and rows.start < rows.stop:
                 scores[:, rows, graph.mlp_input(index)] += einsum(
@@ -206,8 +231,11 @@ def _sum(total: Tensor | None, term: Tensor) -> Tensor:
     return term if total is None else total + term
 
 
-def planned_bytes(model: Model, points: int) -> BytesOf:
-    """What scoring a batch takes at its peak, by number of examples, prefix and longest prompt."""
+def planned_bytes(model: Model, points: int, holds_all: bool = False) -> BytesOf:
+    """What scoring a batch takes at its peak, by number of examples, prefix and longest prompt.
+
+    `holds_all` is for methods that hold the clean run and all changes through every pass.
+    """
     a = model.architecture
     graph = a.graph
     item = max(4, model.dtype.itemsize)
@@ -220,15 +248,18 @@ def planned_bytes(model: Model, points: int) -> BytesOf:
         autograd = (
             a.n_layers * pos * (14 * a.d_model + 3 * heads + 8 * a.d_mlp + 5 * a.n_heads * longest)
         )
-        compact = a.n_layers * pos * (16 * a.d_model + 3 * heads + points * (a.d_model + readers))
+        compact = a.n_layers * pos * (16 * a.d_model + 3 * heads)
+        if not holds_all:
+            compact += a.n_layers * pos * points * (a.d_model + readers)
         changes = 2 * graph.n_writers * pos * a.d_model
         of_a_layer = 3 * (readers + 1) * pos * a.d_model
         scores = 2 * graph.n_writers * graph.n_readers
         logits = 3 * a.d_vocab
-        return (
-            n_examples
-            * item
-            * (cache + compact + scores + max(autograd + logits, changes + of_a_layer))
-        )
+        if holds_all:
+            state = a.n_layers * pos * (8 * a.d_model + 2 * heads)
+            at_peak = state + changes + scores + max(autograd + logits, of_a_layer)
+        else:
+            at_peak = max(autograd + logits, changes + of_a_layer)
+        return n_examples * item * (cache + compact + scores + at_peak)
 
     return bytes_of

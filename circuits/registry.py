@@ -29,9 +29,11 @@ class Registry(Generic[T]):
         return enter
 
     def __getitem__(self, name: str) -> T:
-        if name in self._entries:
+        if isinstance(name, str) and name in self._entries:
             return self._entries[name]
-        begun = [known for known in self if known.lower().startswith(f"{name.lower()}-")]
+        name = str(name)
+        begun = [known for known in self if known.lower() == name.lower()]
+        begun = begun or [known for known in self if known.lower().startswith(f"{name.lower()}-")]
         near = begun or difflib.get_close_matches(name, self._entries, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(self)}"
         raise self.error(f"there is no {self.what} {name!r}: {hint}")

@@ -123,7 +123,7 @@ def as_metric(metric: str | Metric | Callable[..., Tensor]) -> Metric:
     """A metric by name, as it is, or made of a function; TaskError for anything else.
 
     The function takes (logits, answers), or (logits, answers, logits of the clean run), and gives
-    one differentiable value an example, higher being better.
+    one differentiable value an example, higher being better. Arguments with a default are its own.
     """
     if isinstance(metric, str):
         return get_metric(metric)
@@ -134,12 +134,7 @@ def as_metric(metric: str | Metric | Callable[..., Tensor]) -> Metric:
             f"a metric is a name, a Metric or a function of (logits, answers), not {metric!r}"
         )
     name = getattr(metric, "__name__", type(metric).__name__)
-    n_given = len(inspect.signature(metric).parameters)
-    if n_given not in (2, 3):
-        raise TaskError(
-            f"the metric {name} must take (logits, answers) or (logits, answers, clean logits), "
-            f"not {n_given} arguments"
-        )
+    n_given = _n_arguments(metric, name)
 
     def function(logits: Tensor, answers: Answers, reference: Tensor | None) -> Tensor:
         given = (logits, answers) if n_given == 2 else (logits, answers, reference)
@@ -150,9 +145,37 @@ def as_metric(metric: str | Metric | Callable[..., Tensor]) -> Metric:
                 f"the metric {name} must give one value an example, [{logits.shape[0]}], not a "
                 f"tensor of shape {shape}"
             )
+        if not values.is_floating_point():
+            raise TaskError(
+                f"the metric {name} must give floating-point numbers, not "
+                f"{str(values.dtype).removeprefix('torch.')}: call .float() on what it returns"
+            )
         return values
 
     return Metric(name, function, needs_reference=n_given == 3)
+
+
+def _n_arguments(metric: Callable[..., Tensor], name: str) -> int:
+    """How many arguments a function must be given; TaskError where a metric cannot be called so."""
+    try:
+        parameters = inspect.signature(metric).parameters.values()
+    except ValueError:
+        raise TaskError(
+            f"the metric {name} does not say what it takes: wrap it in a function of "
+            f"(logits, answers)"
+        ) from None
+    asked = [one for one in parameters if one.default is one.empty]
+    by_place = [
+        one for one in asked if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)
+    ]
+    by_name = [one.name for one in asked if one.kind is one.KEYWORD_ONLY]
+    if by_name or len(by_place) not in (2, 3):
+        given = by_name or [one.name for one in by_place]
+        raise TaskError(
+            f"the metric {name} must take (logits, answers) or (logits, answers, clean logits), "
+            f"not ({', '.join(given)})"
+        )
+    return len(by_place)
 
 
 METRICS: Registry[Metric] = Registry("metric")

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import TypedDict, Unpack
 
 import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuits.attribution import (
@@ -25,7 +28,12 @@ from circuits.attribution import (
 )
 from circuits.attribution.method import METHODS, SCOPES, Method, Options, quadrature_names
 from circuits.attribution.run import Run
-from circuits.batching import DEFAULT_MEMORY_BUDGET, batches, check_examples
+from circuits.batching import (
+    DEFAULT_MEMORY_BUDGET,
+    batches,
+    check_counterfactuals,
+    check_examples,
+)
 from circuits.circuit import Circuit
 from circuits.errors import AttributionError
 from circuits.intervention import (
@@ -33,12 +41,13 @@ from circuits.intervention import (
     MEANS,
     MeanActivations,
     check_means,
+    check_source,
     mean_activations,
 )
 from circuits.model import Model
 from circuits.reader_gradients import planned_bytes
 from circuits.scores import PartialScores, Scores
-from tasks import Dataset, Example, Metric, as_metric
+from tasks import Dataset, Example, Metric
 
 __all__ = [
     "INTERVENTIONS",
@@ -53,6 +62,7 @@ __all__ = [
     "eap_ig_activations",
     "eap_ig_inputs",
     "exact",
+    "example_scores",
     "information_flow_routes",
     "mean_activations",
     "method_names",
@@ -82,7 +92,7 @@ def attribute(
     seed: int | None = None,
     edges: Edges | None = None,
     nodes: Iterable[str] | None = None,
-    metric: str | Metric | Callable[..., Tensor] = "logit-diff",
+    metric: str | Metric | Callable[..., Tensor] | None = None,
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
     progress: bool = False,
 ) -> Scores:
@@ -93,19 +103,26 @@ def attribute(
     the dataset itself. `steps` and `quadrature` belong to methods that integrate along a path
     (default: 5 points by the midpoint rule), `scope` (component or all) to EAP-IG-activations,
     `seed` to random. `edges` (names, a circuit or a mask) and `nodes` (names) restrict exact; what
-    is not asked for scores NaN, and neurons are scored of named nodes only. `metric` is a name, a
-    `Metric` or a function of (logits, answers) or (logits, answers, clean logits), higher being
-    better. `memory_budget` is in bytes, and bounds what is held beside the model. `progress` shows
-    how far exact is, on stderr.
+    is not asked for scores NaN, and neurons are scored of named nodes only. `metric` is a name (by
+    default `logit-diff`, where the method follows one), a `Metric` or a function of (logits,
+    answers) or (logits, answers, clean logits), higher being better. `memory_budget` is in bytes,
+    and bounds what is held beside the model. `progress` shows how far it is, on stderr.
 
     Raises `AttributionError` for an unknown method, a combination it does not take, or a metric
     that is not finite, and `CircuitError` for examples the model cannot take.
     """
     means = None
     options = METHODS[method].check(
-        as_metric(metric), level=level, intervention=intervention, steps=steps,
+        metric, level=level, intervention=intervention, steps=steps,
         quadrature=quadrature, scope=scope, seed=seed,
     )  # fmt: skip
+    check_source(options.intervention, intervention_dataset, AttributionError)
+    if edges is not None and not isinstance(edges, str | Circuit | np.ndarray):
+        edges = list(edges)
+    if nodes is not None and not isinstance(nodes, str):
+        nodes = list(nodes)
+    _units(model, METHODS[method], level, edges, nodes)  # refuses what the method does not take
+    check_examples(dataset.examples, model.architecture)
     if options.intervention in MEANS:
         source = dataset if intervention_dataset is None else intervention_dataset
         means = mean_activations(model, source, options.intervention, memory_budget=memory_budget)
@@ -130,7 +147,46 @@ def attribute(
     return total.finish(method)
 
 
+class How(TypedDict, total=False):
+    """What `example_scores` takes besides a model, examples and a method."""
+
+    level: str
+    intervention: str | None
+    means: MeanActivations | None
+    steps: int | None
+    quadrature: str | None
+    scope: str | None
+    seed: int | None
+    edges: Edges | None
+    nodes: Iterable[str] | None
+    metric: str | Metric | Callable[..., Tensor] | None
+    memory_budget: int
+    first_example: int
+    suffix_only: bool
+    progress: Callable[[float, int], None] | None
+
+
 def attribute_partial(
+    model: Model, examples: Sequence[Example], method: str = "EAP-IG-inputs", **how: Unpack[How]
+) -> PartialScores:
+    """The sums of the per-example scores and of their squares over some examples, in float64.
+
+    Takes what `example_scores` takes, and raises as it does.
+    """
+    level = how.get("level", "edge")
+    total = PartialScores.zero(model.graph, level, model.architecture.d_model)
+    for indices, scores in example_scores(model, examples, method, **how):
+        total += PartialScores(
+            model.graph,
+            scores.sum(0).cpu().numpy(),
+            scores.square().sum(0).cpu().numpy(),
+            len(indices),
+            level,
+        )
+    return total
+
+
+def example_scores(
     model: Model,
     examples: Sequence[Example],
     method: str = "EAP-IG-inputs",
@@ -144,47 +200,51 @@ def attribute_partial(
     seed: int | None = None,
     edges: Edges | None = None,
     nodes: Iterable[str] | None = None,
-    metric: str | Metric | Callable[..., Tensor] = "logit-diff",
+    metric: str | Metric | Callable[..., Tensor] | None = None,
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
     first_example: int = 0,
     suffix_only: bool = True,
-    progress: Callable[[int, int], None] | None = None,
-) -> PartialScores:
-    """The sums of the per-example scores and of their squares over some examples, in float64.
+    progress: Callable[[float, int], None] | None = None,
+) -> Iterator[tuple[tuple[int, ...], Float[Tensor, "batch writers ..."]]]:
+    """The scores of every example, batch by batch: places in `examples`, and scores in float64.
 
     `means` are needed under mean interventions. `first_example` is the place of the first one in
     its dataset, for messages. `suffix_only=False` computes the shared prefix again in every run;
-    the scores are the same. `progress` is told of units done and units in all. Raises as
-    `attribute`.
+    the scores are the same. `progress` is told how many examples are done (in exact also parts of
+    one) and how many there are. Raises as `attribute`.
     """
     chosen = METHODS[method]
     options = chosen.check(
-        as_metric(metric), level=level, intervention=intervention, steps=steps,
+        metric, level=level, intervention=intervention, steps=steps,
         quadrature=quadrature, scope=scope, seed=seed,
     )  # fmt: skip
     units = _units(model, chosen, level, edges, nodes)
-    options = Options(**(options.__dict__ | {"units": units, "progress": progress}))
     check_examples(examples, model.architecture, first_example)
-    check_means(options.intervention, means, examples, AttributionError)
+    check_counterfactuals(options.intervention, examples, first_example)
+    check_means(model, options.intervention, means, examples, AttributionError)
     suffix_only &= options.intervention in (None, "patching") and not chosen.reads_all_positions
-    plan = planned_bytes(model, options.steps or 1)
+    plan = planned_bytes(model, options.steps or 1, holds_all=chosen.takes_scope)
     # a method that runs units as copies of a batch keeps half for the copies
-    budget = memory_budget // 2 if chosen.takes_units else memory_budget
-    d_model = model.architecture.d_model
-    total = PartialScores.zero(model.graph, level, d_model)
+    budget = (memory_budget + 1) // 2 if chosen.takes_units else memory_budget
+    done = 0
     for batch in batches(examples, model.device, budget, plan, suffix_only=suffix_only):
-        run = Run(model, batch, options, means, first_example, budget)
+        told = progress and partial(_tell, progress, done, batch.size, len(examples))
+        now = replace(options, units=units, progress=told)
+        run = Run(model, batch, now, means, first_example, budget)
         scores = chosen.score(run)
         scores = (scores.cpu() if model.device.type == "mps" else scores).double()
         _check_finite(run, scores)
-        total += PartialScores(
-            model.graph,
-            scores.sum(0).cpu().numpy(),
-            scores.square().sum(0).cpu().numpy(),
-            batch.size,
-            level,
-        )
-    return total
+        done += batch.size
+        if progress is not None:
+            progress(done, len(examples))
+        yield batch.indices, scores
+
+
+def _tell(
+    progress: Callable[[float, int], None], done: int, size: int, total: int, units: int, of: int
+) -> None:
+    """Say how far a batch of `size` examples is, of whose units so many are done."""
+    progress(done + size * units / of, total)
 
 
 def _units(
@@ -208,15 +268,32 @@ def _units(
         raise AttributionError(
             "exact runs the model once a neuron, so it scores those of named nodes: give nodes="
         )
-    graph = model.graph
+    for name, asked in (("edges", edges), ("nodes", nodes)):
+        if isinstance(asked, str):
+            raise AttributionError(f"{name} is a list of names: write {name}=[{asked!r}]")
     if edges is not None:
-        if isinstance(edges, Circuit):
-            return edges.mask
-        if isinstance(edges, np.ndarray):
-            return Circuit(graph, edges).mask
-        return Circuit.from_edges(graph, edges).mask
-    if nodes is None:
-        return None
+        return _edge_mask(model, edges)
+    return None if nodes is None else _node_mask(model, level, nodes)
+
+
+def _edge_mask(model: Model, edges: Edges) -> np.ndarray:
+    graph = model.graph
+    if isinstance(edges, np.ndarray):
+        edges = Circuit(graph, edges)
+    elif not isinstance(edges, Circuit):
+        edges = Circuit.from_edges(graph, edges)
+    if edges.graph != graph:
+        raise AttributionError(
+            f"the circuit given as edges belongs to another graph than that of {model.name!r}: "
+            f"{edges.graph}, not {graph}"
+        )
+    if not edges.n_edges:
+        raise AttributionError("no edge is asked for: leave edges out to score all of them")
+    return edges.mask
+
+
+def _node_mask(model: Model, level: str, nodes: Iterable[str]) -> np.ndarray:
+    graph = model.graph
     mask = np.zeros(graph.n_writers, dtype=bool)
     for node in nodes:
         if node not in graph.writers:
@@ -225,6 +302,8 @@ def _units(
                 f"{graph.writers[1]} … {graph.writers[-1]}"
             )
         mask[graph.writers.index(node)] = True
+    if not mask.any():
+        raise AttributionError("no node is asked for: leave nodes out to score all of them")
     d_model = model.architecture.d_model
     return mask if level == "node" else np.repeat(mask[:, None], d_model, axis=1)
 
@@ -243,21 +322,21 @@ def _check_finite(run: Run, scores: Tensor) -> None:
 
 
 @contextmanager
-def _counting(method: str, shown: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """Shows on stderr how many units of a batch are done, while it lasts."""
+def _counting(method: str, shown: bool) -> Iterator[Callable[[float, int], None] | None]:
+    """Shows on stderr how many examples are done, while it lasts."""
     if not shown:
         yield None
         return
     from rich.console import Console
     from rich.progress import (
         BarColumn,
-        MofNCompleteColumn,
         Progress,
+        TaskProgressColumn,
         TextColumn,
         TimeRemainingColumn,
     )
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
     console = Console(stderr=True)
     with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
         task = bar.add_task(method, total=None)

@@ -56,7 +56,7 @@ def eap_ig_activations(run: Run) -> Tensor:
 def _one_by_one(run: Run) -> Tensor:
     scores = None
     for component in _components(run):
-        gradients = run.collect()
+        gradients = run.collect(of_many=True)
         for trace, weight in _points(run, component, gradients):
             gradients.add(trace, weight)
         scores = run.no_scores() if scores is None else scores
@@ -66,7 +66,7 @@ def _one_by_one(run: Run) -> Tensor:
 
 
 def _all_together(run: Run) -> Tensor:
-    gradients = run.collect()
+    gradients = run.collect(of_many=True)
     below: dict[Place, Tensor] = {}
     share = 1 / (2 * run.n_layers + 1)
     for component in _components(run):

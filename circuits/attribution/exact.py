@@ -123,8 +123,7 @@ def _stream_changes(run: Run) -> Tensor:
         heads = head_changes(layer, delta).transpose(0, 1)
         if layer.norm_after_heads is not None:
             total = at_least_float32(layer.sum_of_heads(clean.heads[index]))
-            attended = at_least_float32(run.state["attended", index])
-            heads = layer.norm_after_heads(total + heads) - attended
+            heads = layer.norm_after_heads(total + heads) - layer.norm_after_heads(total)
         found += [heads, change(batch, clean.mlps[index], ablated.mlps[index])[None]]
     return torch.cat(found)
 
@@ -137,7 +136,6 @@ def _through_heads(run: Run, index: int, readers: list[int], moved: Tensor) -> T
     """Every copy has one q, k or v input of layer `index` moved."""
     layer, graph, state = run.model.layers[index], run.model.graph, run.state
     streams = _plus(run, state["stream", index], moved)
-    normal = streams if layer.norm_of_heads is None else layer.norm_of_heads(streams)
     total = at_least_float32(layer.sum_of_heads(state["z", index])).repeat(len(readers), 1, 1, 1)
     for kind in HEAD_INPUTS:
         columns = graph.inputs(index, kind)
@@ -145,18 +143,10 @@ def _through_heads(run: Run, index: int, readers: list[int], moved: Tensor) -> T
         if not copies:
             continue
         chosen = [readers[i] - columns.start for i in copies]
-        projection = layer.projections[kind]
-        projected = einsum(
-            normal[copies], projection.weights[chosen],
-            "copy batch pos d_model, copy d_model d_head -> copy batch pos d_head",
-        )  # fmt: skip
-        if projection.biases is not None:
-            projected = projected + projection.biases[chosen][:, None, None]
+        projected = layer.head_input(kind, chosen, streams[copies]).permute(2, 0, 1, 3)
         mix = _all_heads if layer.attention.coupled else _own_heads
         total[copies] += mix(run, index, kind, chosen, projected)
-    attended = total.to(run.model.dtype)
-    if layer.norm_after_heads is not None:
-        attended = layer.norm_after_heads(attended)
+    attended = total if layer.norm_after_heads is None else layer.norm_after_heads(total)
     stream = state["stream", index].repeat(len(readers), 1, 1)
     return run.forward.onward(stream, index, Trace(), attended.flatten(0, 1))
 
@@ -228,31 +218,29 @@ def _outputs(run: Run, asked: np.ndarray) -> Iterator[tuple[list[tuple[int, ...]
     """The logits with one writer's output, or one dimension of it, replaced for all its readers."""
     graph, clean, ablated, batch = run.model.graph, run.clean, run.ablated, run.batch
     state, forward, dtype = run.state, run.forward, run.model.dtype
-    units: dict[int, list[tuple[int, ...]]] = defaultdict(list)
-    for unit in np.argwhere(asked):
-        units[int(unit[0])].append(tuple(int(i) for i in unit))
 
-    def moved(delta: Tensor, chunk: list[tuple[int, ...]]) -> Tensor:
-        """The change of the writer's output, copy by copy [copy, batch, pos, d_model]."""
-        if run.options.level == "node":
-            return delta[None]
-        kept = torch.zeros(len(chunk), delta.shape[-1], dtype=delta.dtype, device=delta.device)
-        kept[range(len(chunk)), [unit[1] for unit in chunk]] = 1.0
-        return delta * kept[:, None, None]
-
-    def of(writer: int, delta: Tensor, onward) -> Iterator:  # type: ignore[no-untyped-def]
-        for chunk in _chunks(run, units[writer]):
-            yield chunk, onward(moved(delta, chunk))
+    def of(writers: slice, deltas: Tensor, onward) -> Iterator:  # type: ignore[no-untyped-def]
+        """Those of some writers, whose changes are [batch, writers, pos, d_model]."""
+        own = np.argwhere(asked[writers])
+        own[:, 0] += writers.start
+        for chunk in _chunks(run, [tuple(unit) for unit in own.tolist()]):
+            moved = deltas[:, [unit[0] - writers.start for unit in chunk]].transpose(0, 1)
+            if run.options.level == "neuron":
+                kept = moved.new_zeros(len(chunk), moved.shape[-1])
+                kept[range(len(chunk)), [unit[1] for unit in chunk]] = 1.0
+                moved = moved * kept[:, None, None]
+            yield chunk, onward(moved)
 
     def from_input(m: Tensor) -> Tensor:
         return forward.run((state["embedding", -1] + m).to(dtype).flatten(0, 1), Trace())
 
-    yield from of(0, change(batch, clean.embedding, ablated.embedding), from_input)
+    embedding = change(batch, clean.embedding, ablated.embedding)
+    yield from of(slice(0, 1), embedding[:, None], from_input)
     for index, layer in enumerate(run.model.layers):
         total = at_least_float32(layer.sum_of_heads(clean.heads[index]))
 
         def from_heads(m: Tensor, index: int = index, total: Tensor = total) -> Tensor:
-            attended, norm = (total + m).to(dtype), run.model.layers[index].norm_after_heads
+            attended, norm = total + m, run.model.layers[index].norm_after_heads
             attended = attended if norm is None else norm(attended)
             stream = state["stream", index].repeat(len(m), 1, 1)
             return forward.onward(stream, index, Trace(), attended.flatten(0, 1))
@@ -262,8 +250,6 @@ def _outputs(run: Run, asked: np.ndarray) -> Iterator[tuple[list[tuple[int, ...]
             return forward.onward(stream.flatten(0, 1), index + 1, Trace())
 
         deltas = head_changes(layer, change(batch, clean.heads[index], ablated.heads[index]))
-        for head in range(graph.n_heads):
-            yield from of(graph.heads(index).start + head, deltas[:, head], from_heads)
-        yield from of(
-            graph.mlp(index), change(batch, clean.mlps[index], ablated.mlps[index]), from_mlp
-        )
+        yield from of(graph.heads(index), deltas, from_heads)
+        mlp = change(batch, clean.mlps[index], ablated.mlps[index])
+        yield from of(slice(graph.mlp(index), graph.mlp(index) + 1), mlp[:, None], from_mlp)

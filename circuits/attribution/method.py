@@ -6,16 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
+
 from circuits.errors import AttributionError
 from circuits.intervention import INTERVENTIONS
 from circuits.quadrature import RULES, quadrature
 from circuits.registry import Registry
 from circuits.scores import LEVELS
-from tasks import Metric
+from tasks import Metric, as_metric
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import Tensor
 
     from circuits.attribution.run import Run
 
@@ -29,7 +30,7 @@ class Options:
 
     level: str
     intervention: str | None
-    metric: Metric
+    metric: Metric | None
     steps: int | None = None
     quadrature: str | None = None
     scope: str | None = None
@@ -45,7 +46,7 @@ class Options:
         return quadrature(self.quadrature, self.steps)
 
 
-Score = Callable[["Run"], "Tensor"]
+Score = Callable[["Run"], Tensor]
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Method:
 
     def check(
         self,
-        metric: Metric,
+        metric: str | Metric | Callable[..., Tensor] | None = None,
         *,
         level: str = "edge",
         intervention: str | None = None,
@@ -83,12 +84,14 @@ class Method:
         scope: str | None = None,
         seed: int | None = None,
     ) -> Options:
-        """The options as this method takes them; raises `AttributionError` for what it refuses."""
+        """The options as this method takes them; raises `AttributionError` for what it refuses.
+
+        A method that follows a metric follows `logit-diff` unless another is given.
+        """
         if level not in self.levels:
             raise AttributionError(
                 f"{self.name} scores {' and '.join(self.levels)}s, not {level!r}"
             )
-        self._check_metric(metric)
         asked: dict[str, Any] = {
             "steps": steps,
             "quadrature": quadrature,
@@ -111,9 +114,19 @@ class Method:
                 asked[option] = self.defaults[option]
         if asked["scope"] is not None and asked["scope"] not in SCOPES:
             raise AttributionError(f"there is no scope {scope!r}: choose {' or '.join(SCOPES)}")
-        options = Options(level, self._intervention(intervention), metric, **asked)
-        if self.takes_steps:
-            _ = options.path  # refuses an unknown rule and an impossible number of steps
+        for name, least in (("steps", 1), ("seed", 0)):
+            number = asked[name]
+            if number is not None and (type(number) is not int or number < least):
+                raise AttributionError(f"{name} is a whole number from {least}, not {number!r}")
+        if metric is None and self.takes_metric:
+            metric = "logit-diff"
+        followed = None if metric is None else as_metric(metric)
+        options = Options(level, self._intervention(intervention), followed, **asked)
+        # `path` refuses an unknown rule and an impossible number of steps
+        at_clean = self.only_at_clean or (
+            self.takes_steps and all(alpha == 1.0 for alpha, _ in options.path)
+        )
+        self._check_metric(options.metric, at_clean)
         return options
 
     def takes(self, option: str) -> bool:
@@ -133,18 +146,24 @@ class Method:
             )
         return asked
 
-    def _check_metric(self, metric: Metric) -> None:
-        if not self.needs_gradient:
+    def _check_metric(self, metric: Metric | None, at_clean: bool) -> None:
+        if not self.takes_metric and metric is not None:
+            raise AttributionError(
+                f"{self.name} follows no metric, so {metric.name!r} means nothing to it: leave it "
+                f"out"
+            )
+        if not self.needs_gradient or metric is None:
             return
         if not metric.differentiable:
             raise AttributionError(
                 f"{self.name} follows gradients, and the metric {metric.name!r} has none: "
                 f"use a differentiable one, such as logit-diff"
             )
-        if metric.flat_at_clean and self.only_at_clean:
+        if metric.flat_at_clean and at_clean:
+            instead = "EAP-IG-inputs" if self.only_at_clean else "more steps"
             raise AttributionError(
                 f"{self.name} takes the gradient at the clean input alone, where that of "
-                f"{metric.name!r} is zero: use EAP-IG-inputs, or another metric"
+                f"{metric.name!r} is zero: use {instead}, or another metric"
             )
 
 

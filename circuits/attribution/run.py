@@ -53,10 +53,14 @@ class Run:
 
     # -- runs -------------------------------------------------------------------------------------
 
-    def collect(self) -> Collected:
-        """An empty sum of gradients, at the readers for edges and at the writers for the others."""
-        kind = ReaderGradients if self.options.level == "edge" else WriterGradients
-        return kind(self.model, self.batch)
+    def collect(self, of_many: bool = False) -> Collected:
+        """An empty sum of gradients, at the readers for edges and at the writers for the others.
+
+        `of_many` says that more points will be added than it can remember.
+        """
+        if self.options.level != "edge":
+            return WriterGradients(self.model, self.batch)
+        return ReaderGradients(self.model, self.batch, self.changes if of_many else None)
 
     def follow(self, embedding: Tensor, gradients: Collected, weight: float, place: str) -> Trace:
         """Run a whole input and add the gradients of its loss, `weight` times."""
@@ -141,16 +145,20 @@ class Run:
         if copies > 1:
             answers = answers.repeat(copies)
             clean = None if clean is None else clean.repeat(copies, 1)
-        values = self.options.metric.loss(
-            logits, answers, logits.detach() if clean is None else clean
-        )
+        metric = self.options.metric
+        assert metric is not None
+        values = metric.loss(logits, answers, logits.detach() if clean is None else clean)
+        if logits.requires_grad and not values.requires_grad:
+            raise AttributionError(
+                f"the metric {metric.name!r} does not depend on the logits in a way that has a "
+                f"gradient: use another metric, or exact, which needs none"
+            )
         finite = values.isfinite()
         if not finite.all():
             row = int((~finite).nonzero()[0])
             found, example = float(values[row].detach()), self.example(row % self.batch.size)
             raise AttributionError(
-                f"the metric {self.options.metric.name!r} is {found} for example {example}, at "
-                f"{place}"
+                f"the metric {metric.name!r} is {found} for example {example}, at {place}"
             )
         return values
 
