@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 
 help:
 	@sed -n '1,2s/^# //p' Makefile
-	@echo "make bench   speed and memory, as ratios      make train-bundled   train the bundled model again"
+	@echo "make bench   speed and memory, as ratios      make train-bundled   make the bundled models again"
 	@echo "make fuzz    property tests on new cases      make test-fast       the tests without the slow ones"
 	@echo "make format  format and sort imports          make clean           remove what was built (not artifacts/)"
 
@@ -30,10 +30,10 @@ demo: $(READY)
 	@$(BIN)/circuit-grid run
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-fast: $(READY)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
 fuzz: $(READY)
 	CIRCUIT_GRID_TEST_PROFILE=fuzz $(BIN)/python -m pytest tests/data tests/tasks tests/circuits
@@ -51,11 +51,13 @@ format: $(READY)
 bench: $(READY)
 	$(BIN)/python -m benchmarks.attribution
 	$(BIN)/python -m benchmarks.many_runs
+	$(BIN)/python -m benchmarks.sweeps
 	$(BIN)/python -m benchmarks.quadrature
 	$(BIN)/python -m benchmarks.agreement
 
 train-bundled: $(READY)
 	$(BIN)/python -m training.train_behaviours
+	$(BIN)/python -m training.truths
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info

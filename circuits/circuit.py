@@ -6,18 +6,18 @@ neurons has them too, and each of its nodes writes its member neurons alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Shaped
 
 from circuits.errors import CircuitError
 from circuits.graph import Edge, Graph
-from circuits.scores import LEVELS
+from circuits.scores import LEVELS, unit_values
 
 if TYPE_CHECKING:
     from circuits.scores import Scores
@@ -40,7 +40,9 @@ class Circuit:
     level: str = "edge"
 
     def __post_init__(self) -> None:
-        mask = np.array(self.mask, dtype=bool)
+        mask = np.array(self.mask)
+        if mask.dtype != bool:
+            raise CircuitError(f"the mask of a circuit holds True and False, not {mask.dtype}")
         if mask.shape != self.graph.edge_mask.shape:
             raise CircuitError(
                 f"the mask of a circuit in this graph is {self.graph.edge_mask.shape} "
@@ -60,12 +62,7 @@ class Circuit:
         mask.flags.writeable = False
         object.__setattr__(self, "mask", mask)
         if self.neurons is not None:
-            neurons = np.array(self.neurons, dtype=bool)
-            if len(neurons) != self.graph.n_writers:
-                raise CircuitError(
-                    f"the neurons of a circuit in this graph are those of "
-                    f"{self.graph.n_writers} writers, not of {len(neurons)}"
-                )
+            neurons = _checked_neurons(self.graph, self.neurons)
             neurons.flags.writeable = False
             object.__setattr__(self, "neurons", neurons)
 
@@ -95,9 +92,7 @@ class Circuit:
         """The circuit of the edges with these names; raises `CircuitError` for an unknown name."""
         index = {edge.name: edge for edge in graph.edges}
         mask = np.zeros_like(graph.edge_mask)
-        for name in names:
-            if name not in index:
-                raise CircuitError(f"there is no edge {name!r} in this graph")
+        for name in _names(names, index, "edge"):
             mask[index[name].writer_index, index[name].reader_index] = True
         return cls(graph, mask)
 
@@ -109,9 +104,7 @@ class Circuit:
         """
         index = {name: i for i, name in enumerate(graph.nodes)}
         writers = np.zeros(graph.n_nodes, dtype=bool)
-        for name in names:
-            if name not in index:
-                raise CircuitError(f"there is no node {name!r} in this graph")
+        for name in _names(names, index, "node"):
             writers[index[name]] = True
         return cls(graph, edges_between(graph, writers[:-1]), level="node")
 
@@ -123,6 +116,7 @@ class Circuit:
         scores: Scores | None = None,
     ) -> Circuit:
         """The circuit of these neurons, with every edge between the nodes that have one."""
+        neurons = _checked_neurons(graph, neurons)
         return cls(graph, edges_between(graph, _owners(neurons)), scores, neurons, "neuron")
 
     @cached_property
@@ -141,24 +135,28 @@ class Circuit:
         return None if self.neurons is None else int(self.neurons.sum())
 
     @cached_property
+    def unit_mask(self) -> Bool[np.ndarray, " units"]:
+        """Which units of its level are in the circuit, in unit order; nodes are those that write.
+
+        Unit order is edge order, the order of `graph.writers`, or by writer, then by dimension.
+        """
+        inside = self.mask if self.level == "edge" else np.asarray(self.mask.any(axis=1))
+        if self.level == "neuron":
+            assert self.neurons is not None
+            inside = self.neurons
+        units = unit_values(self.graph, self.level, inside)
+        units.flags.writeable = False
+        return units
+
+    @cached_property
     def n_units(self) -> int:
         """How many units of its level are in the circuit: edges, nodes that write, or neurons."""
-        if self.level == "edge":
-            return self.n_edges
-        if self.level == "node":
-            return int(self.mask.any(axis=1).sum())
-        assert self.n_neurons is not None
-        return self.n_neurons
+        return int(self.unit_mask.sum())
 
     @property
     def fraction(self) -> float:
         """The share of the graph's units of this level that are in the circuit, from 0 to 1."""
-        if self.level == "edge":
-            return self.n_units / self.graph.n_edges
-        if self.level == "node":
-            return self.n_units / self.graph.n_writers
-        assert self.neurons is not None
-        return self.n_units / self.neurons.size
+        return self.n_units / len(self.unit_mask)
 
     @cached_property
     def node_mask(self) -> Bool[np.ndarray, " nodes"]:
@@ -224,6 +222,30 @@ class Circuit:
     def _identity(self) -> tuple[Graph, str, bytes, bytes | None]:
         neurons = None if self.neurons is None else self.neurons.tobytes()
         return self.graph, self.level, self.mask.tobytes(), neurons
+
+
+def _names(names: Iterable[str], known: Container[str], kind: str) -> list[str]:
+    """The names as a list; raises `CircuitError` for one that is not known, and for bare text."""
+    if isinstance(names, str):
+        raise CircuitError(f"the names of {kind}s are a list: write [{names!r}]")
+    names = list(names)
+    for name in names:
+        if name not in known:
+            raise CircuitError(f"there is no {kind} {name!r} in this graph")
+    return names
+
+
+def _checked_neurons(
+    graph: Graph, neurons: Shaped[np.ndarray, "..."]
+) -> Bool[np.ndarray, "writers d_model"]:
+    """A copy of a mask of neurons; raises `CircuitError` where it does not fit the graph."""
+    neurons = np.array(neurons)
+    if neurons.dtype != bool or neurons.ndim != 2 or len(neurons) != graph.n_writers:
+        raise CircuitError(
+            f"the neurons of a circuit in this graph are True and False for "
+            f"({graph.n_writers} writers, d_model), not {neurons.dtype} of {neurons.shape}"
+        )
+    return neurons
 
 
 def edges_between(

@@ -8,6 +8,7 @@ in this run against what replaces it:
 So one ablated run serves every circuit on a batch. From there a circuit costs only what it
 contains: a head that no member edge leaves is never computed, a head input without member edges
 keeps its ablated query, key or value, and the logits are read at the answer position alone.
+Several circuits go through the layers side by side.
 """
 
 from __future__ import annotations
@@ -48,8 +49,27 @@ def runs_between(
     return clean, clean_logits, base, logits
 
 
+@torch.no_grad()
+def logits_of_circuits(runs: Sequence[CircuitRun]) -> list[Float[Tensor, "batch vocab"]]:
+    """The logits of several runs on one batch, layer by layer side by side.
+
+    Their MLPs and their logits are computed together, so that each weight is read once.
+    """
+    model = runs[0].model
+    for index, layer in enumerate(model.layers):
+        for run in runs:
+            run.run_heads(index)
+        inputs = [(run, run.mlp_input(index)) for run in runs]
+        reading = [(run, stream) for run, stream in inputs if stream is not None]
+        if reading:
+            outputs = layer.mlp_output(torch.stack([stream for _, stream in reading]))
+            for (run, _), output in zip(reading, outputs, strict=True):
+                run.write_mlp(index, output)
+    return list(model.logits(torch.stack([run.final_stream() for run in runs])))
+
+
 class CircuitRun:
-    """One run of the model on a batch with only a circuit intact.
+    """One run of the model on a batch with only a circuit intact; `logits_of_circuits` drives it.
 
     `base` is what passes where everything is ablated. Under patching a component without member
     edges coming in writes what it writes there, and is not run; under zero and mean interventions
@@ -83,21 +103,8 @@ class CircuitRun:
         self.changes = at_least_float32(clean_embedding).new_empty(shape)
         self._write([0], _difference(clean_embedding, base["embedding", -1])[None])
 
-    @torch.no_grad()
-    def logits(self) -> Float[Tensor, "batch vocab"]:
-        """The logits at the answer positions."""
-        for index in range(self.graph.n_layers):
-            self._run_heads(index)
-            self._run_mlp(index)
-        rows, last = self.batch.rows, self.batch.last
-        stream = self.base["logits", self.graph.n_layers]
-        read = self._read([self.graph.n_readers - 1])
-        if read is not None:
-            stream = self._streams(stream, read, lambda x: x[..., rows, last, :])[0]
-        return self.model.logits(stream.to(self.model.dtype))
-
-    def _run_heads(self, index: int) -> None:
-        """Compute the heads that a member edge leaves and, under patching, one reaches."""
+    def run_heads(self, index: int) -> None:
+        """Compute a layer's heads that a member edge leaves and, under patching, one reaches."""
         layer, graph = self.model.layers[index], self.graph
         first = graph.heads(index).start
         serves = {
@@ -145,19 +152,30 @@ class CircuitRun:
         )
         self._write([first + h for h in active], changes)
 
-    def _run_mlp(self, index: int) -> None:
-        """Compute the MLP if a member edge leaves it and, under patching, one reaches it."""
-        writer = self.graph.mlp(index)
-        if not self.writes[writer]:
-            return
-        read = self._read([self.graph.mlp_input(index)])
-        if read is None and self.patching:
-            return
-        stream = self.base["mlp_in", index]
+    def mlp_input(self, index: int) -> Float[Tensor, "batch pos d_model"] | None:
+        """What the MLP of a layer reads; None where it need not be run.
+
+        It is run if a member edge leaves it and, under patching, one reaches it.
+        """
+        if not self.writes[self.graph.mlp(index)]:
+            return None
+        read, base = self._read([self.graph.mlp_input(index)]), self.base["mlp_in", index]
+        if read is None:
+            return None if self.patching else base
+        return self._streams(base, read)[0].to(self.model.dtype)
+
+    def write_mlp(self, index: int, output: Float[Tensor, "batch pos d_model"]) -> None:
+        """Take in what the MLP of a layer said."""
+        self._write([self.graph.mlp(index)], _difference(output, self.base["mlp", index])[None])
+
+    def final_stream(self) -> Float[Tensor, "batch d_model"]:
+        """What the logits read, at the answer positions."""
+        rows, last = self.batch.rows, self.batch.last
+        stream = self.base["logits", self.graph.n_layers]
+        read = self._read([self.graph.n_readers - 1])
         if read is not None:
-            stream = self._streams(stream, read)[0].to(self.model.dtype)
-        output = self.model.layers[index].mlp_output(stream)
-        self._write([writer], _difference(output, self.base["mlp", index])[None])
+            stream = self._streams(stream, read, lambda x: x[..., rows, last, :])[0]
+        return stream.to(self.model.dtype)
 
     def _write(
         self, writers: list[int], changes: Float[Tensor, "writers batch pos d_model"]

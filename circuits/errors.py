@@ -27,3 +27,7 @@ class EvaluationError(CircuitError):
 
 class DrawingError(CircuitError):
     """A drawing that cannot be made as asked."""
+
+
+class InterchangeError(CircuitError):
+    """A circuit file that cannot be read, or cannot be written as asked."""

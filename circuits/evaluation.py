@@ -7,7 +7,7 @@ is run is in `circuit_run.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,9 +15,17 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.batching import DEFAULT_MEMORY_BUDGET, BytesOf, batches, check_examples
+from circuits.batching import (
+    DEFAULT_MEMORY_BUDGET,
+    Batch,
+    BytesOf,
+    batches,
+    check_counterfactuals,
+    check_examples,
+)
 from circuits.circuit import Circuit
-from circuits.circuit_run import CircuitRun, runs_between
+from circuits.circuit_run import CircuitRun, logits_of_circuits, runs_between
+from circuits.confidence import DEFAULT_BOOTSTRAP, Bootstrap, Interval, bootstrap_faithfulness
 from circuits.errors import EvaluationError
 from circuits.faithfulness import faithfulness
 from circuits.forward import Forward
@@ -26,6 +34,7 @@ from circuits.intervention import (
     MEANS,
     MeanActivations,
     check_means,
+    check_source,
     mean_activations,
 )
 from circuits.model import Model
@@ -67,6 +76,14 @@ class Evaluation:
         return faithfulness(
             self.mean, float(self.baselines.clean.mean()), float(self.baselines.corrupted.mean())
         )
+
+    def faithfulness_interval(self, bootstrap: Bootstrap = DEFAULT_BOOTSTRAP) -> Interval | None:
+        """Faithfulness with its standard error and interval over resampled examples.
+
+        None where it is undefined, or its interval is: see `circuits.confidence`.
+        """
+        clean, corrupted = self.baselines.clean, self.baselines.corrupted
+        return bootstrap_faithfulness(self.values, clean, corrupted, bootstrap)
 
     def __repr__(self) -> str:
         f = "undefined" if self.faithfulness is None else f"{self.faithfulness:.4f}"
@@ -111,7 +128,7 @@ def evaluate(
 
 def evaluate_many(
     model: Model,
-    circuits: Sequence[Circuit],
+    circuits: Iterable[Circuit],
     dataset: Dataset,
     metric: str | Metric | Callable[..., Tensor] = "logit-diff",
     *,
@@ -124,12 +141,17 @@ def evaluate_many(
 
     `means`, where they are known already, save the runs over the intervention dataset.
     """
+    if isinstance(circuits, Circuit):
+        raise EvaluationError("evaluate_many takes a list of circuits: use evaluate for one")
+    circuits, measure = list(circuits), as_metric(metric)
+    _check_circuits(model, circuits)
+    check_examples(dataset.examples, model.architecture)
+    _check_intervention(intervention, intervention_dataset, means)
+    check_counterfactuals(intervention, dataset.examples)
     if intervention in MEANS and means is None:
         source = dataset if intervention_dataset is None else intervention_dataset
         means = mean_activations(model, source, intervention, memory_budget=memory_budget)
-    _check(model, circuits, dataset, intervention, means)
-    measure = as_metric(metric)
-    check_examples(dataset.examples, model.architecture)
+    check_means(model, intervention, means, dataset.examples, EvaluationError)
     whole = Baselines(measure.name, np.empty(len(dataset)), np.empty(len(dataset)))
     values = [np.empty(len(dataset)) for _ in circuits]
     patching = intervention == "patching"
@@ -152,24 +174,26 @@ def evaluate_many(
         whole.clean[rows] = measured(clean_logits, "the clean run")
         nothing = "the corrupted run" if patching else f"the empty circuit under {intervention}"
         whole.corrupted[rows] = measured(base_logits, nothing)
-        for index, circuit in enumerate(circuits):
-            run = CircuitRun(forward, base, clean, circuit, patching=patching)
-            values[index][rows] = measured(run.logits(), f"a circuit of {circuit.n_edges} edges")
+        for group in _side_by_side(model, batch, circuits, memory_budget):
+            runs = [CircuitRun(forward, base, clean, circuits[i], patching=patching) for i in group]
+            for i, logits in zip(group, logits_of_circuits(runs), strict=True):
+                values[i][rows] = measured(logits, f"a circuit of {circuits[i].n_edges} edges")
     return [Evaluation(measure.name, found, whole) for found in values]
 
 
-def _check(
-    model: Model,
-    circuits: Sequence[Circuit],
-    dataset: Dataset,
-    intervention: str,
-    means: MeanActivations | None,
+def _check_intervention(
+    intervention: str, source: Dataset | None, means: MeanActivations | None
 ) -> None:
     if intervention not in INTERVENTIONS:
         raise EvaluationError(
             f"there is no intervention {intervention!r}: choose from {', '.join(INTERVENTIONS)}"
         )
-    check_means(intervention, means, dataset.examples, EvaluationError)
+    check_source(intervention, source, EvaluationError)
+    if means is not None and source is not None:
+        raise EvaluationError("give means or an intervention_dataset to take them over, not both")
+
+
+def _check_circuits(model: Model, circuits: Sequence[Circuit]) -> None:
     for circuit in circuits:
         if circuit.graph != model.graph:
             raise EvaluationError(
@@ -211,14 +235,45 @@ def baselines(
 
 
 def _planned_bytes(model: Model) -> BytesOf:
-    a = model.architecture
-    graph, item = a.graph, max(4, model.dtype.itemsize)
+    """What a batch takes with one circuit that has every writer."""
+    a, everything = model.architecture, model.graph.n_writers
 
     def bytes_of(n_examples: int, n_prefix: int, longest: int) -> int:
         pos = longest - n_prefix
         state = a.n_layers * pos * (10 * a.d_model) + 2 * a.n_layers * a.d_model * n_prefix
-        changes = graph.n_writers * pos * a.d_model
-        of_a_layer = pos * (10 * a.n_heads * a.d_model + 3 * a.d_mlp + 4 * a.n_heads * longest)
-        return n_examples * item * (state + changes + of_a_layer + 3 * a.d_vocab)
+        of_heads = pos * (10 * a.n_heads * a.d_model + 4 * a.n_heads * longest)
+        shared = n_examples * _item(model) * (state + of_heads + a.d_vocab)
+        return shared + _bytes_of_circuit(model, n_examples, pos, everything)
 
     return bytes_of
+
+
+def _bytes_of_circuit(model: Model, n_examples: int, pos: int, n_writers: int) -> int:
+    """What a circuit adds to the circuits that are run beside it."""
+    a = model.architecture
+    changes, mlp = n_writers * pos * a.d_model, pos * (3 * a.d_mlp + 2 * a.d_model)
+    return n_examples * _item(model) * (changes + mlp + 2 * a.d_vocab)
+
+
+def _item(model: Model) -> int:
+    return max(4, model.dtype.itemsize)
+
+
+def _side_by_side(
+    model: Model, batch: Batch, circuits: Sequence[Circuit], memory_budget: int
+) -> Iterator[list[int]]:
+    """The circuits in groups that fit the memory budget together, each at least of one."""
+    n_examples, pos = batch.clean.shape
+    left = memory_budget - _planned_bytes(model)(n_examples, batch.prefix.shape[1], pos)
+    group: list[int] = []
+    room = 0
+    for index, circuit in enumerate(circuits):
+        n_writers = int(circuit.mask.any(axis=1).sum())
+        own = _bytes_of_circuit(model, n_examples, pos, n_writers)
+        if group and own > room:
+            yield group
+            group = []
+        room = left if not group else room - own
+        group.append(index)
+    if group:
+        yield group

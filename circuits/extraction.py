@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from typing import TypeGuard
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -48,7 +49,7 @@ def top_n(
     `keep_unscored` says whether units without a score stay in, beside the n (None: nodes and
     neurons do, edges do not).
     """
-    _check_size(scores, n)
+    check_size(scores, n)
     ranking, kept = _ranking(scores, absolute), _kept(scores, keep_unscored)
     scored = np.flatnonzero(~np.isnan(ranking))
     kept[scored[np.argsort(-ranking[scored], kind="stable")[:n]]] = True
@@ -62,8 +63,8 @@ def threshold(
 
     `keep_unscored` as in `top_n`.
     """
-    if math.isnan(value):
-        raise ExtractionError("the threshold is not a number (NaN)")
+    if not isinstance(value, int | float | np.number) or math.isnan(value):
+        raise ExtractionError(f"a threshold is a number, not {value!r}")
     kept = _kept(scores, keep_unscored)
     return _circuit(scores, kept | (_ranking(scores, absolute) >= value))
 
@@ -82,7 +83,7 @@ def greedy(
             f"greedy extraction follows edges, and these are scores of {scores.level}s: "
             f"use top_n or threshold"
         )
-    _check_size(scores, n)
+    check_size(scores, n)
     graph, ranking, unscored = (
         scores.graph,
         _ranking(scores, absolute),
@@ -128,6 +129,25 @@ def greedy(
 ALGORITHMS = {"top-n": top_n, "greedy": greedy, "threshold": threshold}
 
 
+def check_size(scores: Scores, n: object) -> None:
+    """Raise `ExtractionError` unless n is a whole number of 1 to the units of the graph."""
+    if not is_whole(n):
+        raise ExtractionError(
+            f"how many {scores.level}s a circuit has is a whole number, not {n!r}: "
+            f"units_for_share(scores, share) gives it for a share"
+        )
+    if not 1 <= n <= scores.n_units:
+        raise ExtractionError(
+            f"a circuit of {n} {scores.level}s was asked for, but the graph has {scores.n_units}: "
+            f"ask for 1 to {scores.n_units}"
+        )
+
+
+def is_whole(value: object) -> TypeGuard[int]:
+    """Whether a value is a whole number, and no truth value."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
 def _share_of(n_units: int, share: float, level: str) -> int:
     if not 0 < share <= 1:
         raise ExtractionError(f"a share of the {level}s lies above 0 and at most at 1, not {share}")
@@ -143,14 +163,6 @@ def _kept(scores: Scores, keep_unscored: bool | None) -> Bool[np.ndarray, " unit
     """The units that stay in without a score."""
     keep = scores.level != "edge" if keep_unscored is None else keep_unscored
     return np.isnan(scores.unit_values) & keep
-
-
-def _check_size(scores: Scores, n: int) -> None:
-    if not 1 <= n <= scores.n_units:
-        raise ExtractionError(
-            f"a circuit of {n} {scores.level}s was asked for, but the graph has {scores.n_units}: "
-            f"ask for 1 to {scores.n_units}"
-        )
 
 
 def _circuit(scores: Scores, chosen: Bool[np.ndarray, " units"]) -> Circuit:

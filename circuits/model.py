@@ -44,7 +44,6 @@ DTYPES = {
     "float16": torch.float16,
     "float64": torch.float64,
 }
-_BUNDLED = "bundled/"
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -108,12 +107,13 @@ def load_model(
 ) -> Model:
     """Load a model by name for attribution and evaluation; its parameters are frozen.
 
-    `name` is a bundled model (`bundled/behaviours`), a local Hugging Face directory, or a name on
-    the hub (`gpt2`), there at `revision`. `device` is a torch device, or `auto`: a GPU where there
-    is one. `dtype` is float32, bfloat16, float16 or float64. `tokenizer` (a tokenizer, or the name
-    of one) replaces the directory's own. `kv` says how heads that share keys and values enter the
-    graph: each with a k and a v input of its own (`ungrouped`, as in published circuits), or with
-    one k and one v input a key-value head (`grouped`). Raises `ModelError` and `ModelFamilyError`.
+    `name` is a bundled model (`bundled/behaviours`, or `truth/gate` and the other models whose
+    circuit is known), a local Hugging Face directory, or a name on the hub (`gpt2`), there at
+    `revision`. `device` is a torch device, or `auto`: a GPU where there is one. `dtype` is float32,
+    bfloat16, float16 or float64. `tokenizer` (a tokenizer, or the name of one) replaces the
+    directory's own. `kv` says how heads that share keys and values enter the graph: each with a k
+    and a v input of its own (`ungrouped`, as in published circuits), or with one k and one v input
+    a key-value head (`grouped`). Raises `ModelError` and `ModelFamilyError`.
     """
     name = str(name)
     if kv not in KV:
@@ -192,9 +192,9 @@ def find_directory(name: str, revision: str | None = None) -> Path:
 
     Raises `ModelError` where there is no such model.
     """
-    if name.startswith(_BUNDLED):
+    if data.bundled.is_bundled_name(name):
         try:
-            return data.bundled.path(name.removeprefix(_BUNDLED))
+            return data.bundled.model_path(name)
         except FileNotFoundError as error:
             raise ModelError(str(error)) from None
     if Path(name).is_dir():
@@ -217,7 +217,7 @@ def _fetch(name: str, revision: str | None) -> Path:
     )
 
     described = f"the model {name!r}" + (f" at revision {revision!r}" if revision else "")
-    bundled = ", ".join(_BUNDLED + each for each in data.bundled.names())
+    bundled = ", ".join(data.bundled.models())
     texts = ["*.json", "*.txt", "*.model"]
     try:
         with _quiet_transformers():

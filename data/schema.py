@@ -1,8 +1,11 @@
 """Every table that is ever persisted: its columns, their types and what they mean.
 
 A star: dimensions (`models`, `graphs`, `edges`, `nodes`, `datasets`, `examples`, `methods`) and
-facts (`mean_activations`, `shards`, `scores`, `circuits`, `members`, `member_neurons`,
-`evaluations`, `example_values`, `baselines`, `baseline_values`). Ids that name content are
+facts: what was measured on the way (`mean_activations`, `shards`, `scores`), the circuits
+(`circuits`, `extractions`, `members`, `member_neurons`), how they do (`evaluations`,
+`example_values`, `baselines`, `baseline_values`, `intervals`, `curves`, `marginals`,
+`marginal_values`), and how results hold and compare (`stability`, `recoveries`,
+`score_comparisons`, `circuit_comparisons`). Ids that name content are
 lower-case hexadecimal keys, ids within one of them (`edge_id`, `node_id`, `example_id`) are small
 integers. What is scored is a *unit*, with a `unit_id` within its level: at edge level the edge's
 `edge_id`, at node level the writer's `node_id`, at neuron level `node_id * d_model + dimension`.
@@ -17,7 +20,7 @@ import pyarrow as pa
 
 from data.errors import StoreError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 TEXT, FLAG, REAL = pa.string(), pa.bool_(), pa.float64()
 ID, BIG = pa.int32(), pa.int64()
@@ -141,7 +144,7 @@ EXAMPLES = _declare(
     ("clean", TEXT, "clean text"),
     ("corrupted", TEXT, "corrupted text"),
     ("clean_tokens", TOKENS, "token ids of the clean text"),
-    ("corrupted_tokens", TOKENS, "token ids of the corrupted text, as many"),
+    ("corrupted_tokens", TOKENS, "token ids of the corrupted text, as many; none without one"),
     ("correct", TOKENS, "token ids of the correct answers"),
     ("incorrect", TOKENS, "token ids of the incorrect answers"),
     companion_of="datasets",
@@ -150,7 +153,7 @@ EXAMPLES = _declare(
 METHODS = _declare(
     "methods", "an attribution method with its options", "method",
     ("method", TEXT, "id of method and options"),
-    ("name", TEXT, "name, such as EAP-IG-inputs"),
+    ("name", TEXT, "name, such as EAP-IG-inputs; ensemble; file for scores that were imported"),
     ("label", TEXT, "name and options for people, such as EAP-IG-inputs (5, midpoint)"),
     ("level", TEXT, "edge, node or neuron"),
     ("intervention?", TEXT, "what replaces a contribution; null for methods that take none"),
@@ -160,6 +163,7 @@ METHODS = _declare(
     ("seed?", BIG, "seed of the numbers drawn; null for methods that draw none"),
     ("restriction?", TEXT, "the units it is restricted to, such as top 500 of EAP; null for none"),
     ("metric?", TEXT, "metric whose loss is attributed; null for methods that take none"),
+    ("combine?", TEXT, "how an ensemble combines its members' scores; null for other methods"),
 )  # fmt: skip
 
 MEAN_ACTIVATIONS = _declare(
@@ -192,24 +196,24 @@ SCORES = _declare(
     ("scores", TEXT, "id of the set of scores: the key of its artifact"),
     ("model", TEXT, "the model"),
     ("graph", TEXT, "its graph"),
-    ("dataset", TEXT, "the dataset scored on"),
+    ("dataset?", TEXT, "the dataset scored on; null for scores that were imported"),
     ("method", TEXT, "the method"),
     ("level", TEXT, "edge, node or neuron"),
     ("unit_id", ID, "the edge, node or neuron"),
     ("score?", REAL, "mean over examples; positive: the unit helps; null where it was not scored"),
     ("standard_error?", REAL, "standard error of the mean; null where unknown, as for one example"),
-    ("n_examples", ID, "number of examples"),
+    ("n_examples?", ID, "number of examples; null for scores that were imported"),
 )  # fmt: skip
 
 CIRCUITS = _declare(
-    "circuits", "a circuit extracted from scores", "circuit",
+    "circuits", "a circuit extracted from scores, or imported", "circuit",
     ("circuit", TEXT, "id of the circuit"),
-    ("scores", TEXT, "the scores it was extracted from"),
+    ("scores", TEXT, "the scores it was extracted from, or that its file has"),
     ("graph", TEXT, "its graph"),
     ("level", TEXT, "edge, node or neuron"),
-    ("algorithm", TEXT, "top-n, threshold or greedy"),
+    ("algorithm", TEXT, "top-n, threshold or greedy; imported for a file's own circuit"),
     ("rule", TEXT, "algorithm and options for people, such as top-n (signed)"),
-    ("absolute", FLAG, "whether units were ranked by |score|"),
+    ("absolute?", FLAG, "whether units were ranked by |score|; null for an imported circuit"),
     ("size_asked?", REAL, "fraction of all units of its level asked for; null if none was"),
     ("units_asked?", ID, "number of units asked for; null if none was"),
     ("threshold?", REAL, "least score asked for; null if none was"),
@@ -245,6 +249,7 @@ EVALUATIONS = _declare(
     "evaluations", "the metric of a circuit on a dataset", "evaluation",
     ("evaluation", TEXT, "id of the evaluation"),
     ("circuit", TEXT, "the circuit that was run"),
+    ("part", TEXT, "circuit, or complement: the model without the circuit was run"),
     ("model", TEXT, "the model"),
     ("dataset", TEXT, "the dataset it was run on"),
     ("intervention", TEXT, "what replaced the contributions that are not in the circuit"),
@@ -287,12 +292,117 @@ BASELINE_VALUES = _declare(
     companion_of="baselines",
 )  # fmt: skip
 
+INTERVALS = _declare(
+    "intervals", "the uncertainty of a faithfulness", "evaluation n_resamples confidence seed",
+    ("evaluation", TEXT, "the evaluation"),
+    ("n_resamples", ID, "resamples of the examples that it rests on"),
+    ("confidence", REAL, "share of the resamples within the interval"),
+    ("seed", BIG, "seed of the resamples: the same examples in all circuits and baselines"),
+    ("standard_error?", REAL, "standard error of the faithfulness; null where undefined"),
+    ("low?", REAL, "lower end of the interval; null where undefined"),
+    ("high?", REAL, "upper end of the interval; null where undefined"),
+)  # fmt: skip
+
+CURVES = _declare(
+    "curves", "one number for all sizes of an extraction, with its uncertainty",
+    "extraction baseline axis n_resamples confidence seed",
+    ("extraction", TEXT, "the extraction"),
+    ("baseline", TEXT, "the baseline that its circuits were measured between"),
+    ("axis", TEXT, "linear or log: what the areas are taken over"),
+    ("n_resamples", ID, "resamples of the examples"),
+    ("confidence", REAL, "share of the resamples within the intervals"),
+    ("seed", BIG, "seed of the resamples"),
+    ("cpr?", REAL, "area under faithfulness; null where undefined"),
+    ("cpr_standard_error?", REAL, "its standard error"),
+    ("cpr_low?", REAL, "lower end of its interval"),
+    ("cpr_high?", REAL, "upper end of its interval"),
+    ("cmd?", REAL, "area between faithfulness and 1; null where undefined"),
+    ("cmd_standard_error?", REAL, "its standard error"),
+    ("cmd_low?", REAL, "lower end of its interval"),
+    ("cmd_high?", REAL, "upper end of its interval"),
+    companion_of="intervals",
+)  # fmt: skip
+
+MARGINALS = _declare(
+    "marginals", "what a unit adds to its circuit", "circuit baseline unit_id",
+    ("circuit", TEXT, "the circuit"),
+    ("baseline", TEXT, "the baseline: says the dataset, the metric and the intervention"),
+    ("level", TEXT, "edge, node or neuron"),
+    ("unit_id", ID, "the edge, node or neuron"),
+    ("marginal", REAL, "mean metric of the circuit less that of the circuit without the unit"),
+    ("standard_error?", REAL, "standard error of the mean; null or NaN for a single example"),
+    ("n_examples", ID, "number of examples"),
+)  # fmt: skip
+
+MARGINAL_VALUES = _declare(
+    "marginal_values", "what a unit adds to its circuit on one example",
+    "circuit baseline unit_id example_id",
+    ("circuit", TEXT, "the circuit"),
+    ("baseline", TEXT, "the baseline"),
+    ("unit_id", ID, "the edge, node or neuron"),
+    ("example_id", ID, "the example"),
+    ("value", REAL, "metric of the circuit less that of the circuit without the unit"),
+    companion_of="marginals",
+)  # fmt: skip
+
+STABILITY = _declare(
+    "stability", "how often a unit is among the best when the examples are drawn again",
+    "scores n_best n_resamples seed unit_id",
+    ("scores", TEXT, "the scores whose examples were drawn again"),
+    ("n_best", ID, "how many units count as the best, by |score|"),
+    ("n_resamples", ID, "how often the examples were drawn"),
+    ("seed", BIG, "seed of the draws"),
+    ("unit_id", ID, "the edge, node or neuron; those that were never among the best are left out"),
+    ("frequency", REAL, "share of the draws in which it was among the best, above 0"),
+    ("mean_jaccard?", REAL, "mean Jaccard index of a draw's best with those of all examples"),
+)  # fmt: skip
+
+RECOVERIES = _declare(
+    "recoveries", "how well scores find a circuit that is known", "scores truth",
+    ("scores", TEXT, "the scores"),
+    ("truth", TEXT, "the model whose circuit is known by construction"),
+    ("n_true", ID, "units of the known circuit"),
+    ("precision?", REAL, "share of the n_true best units that are in it; null where undefined"),
+    ("recall?", REAL, "share of its units that are among the n_true best; null where undefined"),
+    ("auroc?", REAL, "area under the receiver operating characteristic; null where undefined"),
+    ("auprc?", REAL, "area under precision over recall: average precision; null where undefined"),
+)  # fmt: skip
+
+SCORE_COMPARISONS = _declare(
+    "score_comparisons", "a set of scores beside another of one graph and level",
+    "scores_a scores_b",
+    ("scores_a", TEXT, "the one whose id is less"),
+    ("scores_b", TEXT, "the other"),
+    ("n_common", ID, "units that are scored in both"),
+    ("kendall_tau?", REAL, "Kendall's tau-b of the scores; null where undefined"),
+    ("rank_biased_overlap?", REAL, "of the rankings by |score|; null where undefined"),
+    ("weighted_iou?", REAL, "shared over joint |score|, each set's summing to 1; null: undefined"),
+)  # fmt: skip
+
+CIRCUIT_COMPARISONS = _declare(
+    "circuit_comparisons", "a circuit beside another of one graph, level, rule and size",
+    "circuit_a circuit_b",
+    ("circuit_a", TEXT, "the one whose id is less"),
+    ("circuit_b", TEXT, "the other"),
+    ("n_a", ID, "units of a"),
+    ("n_b", ID, "units of b"),
+    ("n_shared", ID, "units in both"),
+    ("jaccard_edges?", REAL, "edges in both over edges in either; null where both are empty"),
+    ("jaccard_nodes?", REAL, "nodes in both over nodes in either; null where both are empty"),
+    ("precision?", REAL, "share of the units of a that are in b; null where a is empty"),
+    ("recall?", REAL, "share of the units of b that are in a; null where b is empty"),
+    ("expected?", REAL, "units that circuits of these sizes share by chance"),
+    ("p_value?", REAL, "probability that chance shares as many or more"),
+)  # fmt: skip
+
 TABLES: Mapping[str, Table] = {
     table.name: table
     for table in (
         MODELS, GRAPHS, EDGES, NODES, DATASETS, EXAMPLES, METHODS,
         MEAN_ACTIVATIONS, SHARDS, SCORES, CIRCUITS, EXTRACTIONS, MEMBERS, MEMBER_NEURONS,
-        EVALUATIONS, EXAMPLE_VALUES, BASELINES, BASELINE_VALUES,
+        EVALUATIONS, EXAMPLE_VALUES, BASELINES, BASELINE_VALUES, INTERVALS, CURVES,
+        MARGINALS, MARGINAL_VALUES, STABILITY, RECOVERIES,
+        SCORE_COMPARISONS, CIRCUIT_COMPARISONS,
     )
 }  # fmt: skip
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Literal
 
@@ -12,12 +13,15 @@ import pyarrow as pa
 import pyarrow.csv
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
 from data import Catalog
 from flows.errors import GridError
 
 Format = Literal["table", "csv", "json"]
+_LEAST_WIDTH = 12  # of a column of words
+_LONGEST_LINE = 10_000
 
 
 def parameters_of(values: list[str]) -> dict[str, object]:
@@ -44,6 +48,18 @@ def show_queries(catalog: Catalog, console: Console) -> None:
         console.print(f"[bold]{name}[/]  {escape(description)}", highlight=False)
 
 
+def nothing_fits(catalog: Catalog, question: str, given: Mapping[str, object]) -> str:
+    """What to say where no row has the values given, and what those are that a query needs."""
+    query = catalog.queries.get(question.strip())
+    needed = () if query is None else (one for one in query.parameters if one.required)
+    meanings = {one.name: one.meaning for one in needed}
+    each = (
+        f"{name}={value}" + (f" ({meanings[name]})" if name in meanings else "")
+        for name, value in given.items()
+    )
+    return f"nothing in the store fits {' and '.join(each)}"
+
+
 def show_rows(rows: pa.Table, form: Format, console: Console) -> None:
     """Print rows; a table shortens numbers, CSV and JSON give them whole."""
     if form == "csv":
@@ -56,7 +72,11 @@ def show_rows(rows: pa.Table, form: Format, console: Console) -> None:
 
 
 def _show_table(rows: pa.Table, console: Console) -> None:
-    """Rows for eyes: what is the same in all of them stands above, what is empty is left out."""
+    """Rows for eyes: what is the same in all of them stands above, what is empty is left out.
+
+    Words are folded to the terminal's width, but no further than to `_LEAST_WIDTH`: lines that are
+    still too long run on.
+    """
     values = {name: rows[name].to_pylist() for name in rows.column_names}
     same = {
         name: column[0]
@@ -67,10 +87,12 @@ def _show_table(rows: pa.Table, console: Console) -> None:
     varying = [field for field in rows.schema if field.name not in same]
     for field in varying:
         number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
+        longest = max((len(_shown(one)) for one in values[field.name]), default=0)
         table.add_column(
             field.name,
             justify="right" if number else "left",
             overflow="fold",
+            min_width=None if number else min(_LEAST_WIDTH, longest),
             no_wrap=number or pa.types.is_boolean(field.type),
         )
     for row in rows.to_pylist():
@@ -78,7 +100,11 @@ def _show_table(rows: pa.Table, console: Console) -> None:
     said = [f"{name} {_shown(value)}" for name, value in same.items() if value is not None]
     if said and varying:
         console.print(escape(", ".join(said)), highlight=False, style="dim")
-    console.print(table)
+    boundless = console.options.update(max_width=_LONGEST_LINE)
+    needed = Measurement.get(console, boundless, table).minimum
+    if needed > console.width:
+        table.width = needed
+    console.print(table, crop=False)
     console.print(f"[dim]{rows.num_rows} rows[/]", highlight=False)
 
 

@@ -128,13 +128,17 @@ def query(
     """Ask the results: a named query, or SQL over the catalog's views."""
     with _plainly():
         from data import Catalog, Store
-        from flows.asking import parameters_of, show_queries, show_rows
+        from flows.asking import nothing_fits, parameters_of, show_queries, show_rows
 
         catalog = Catalog(Store.open(store, create=False))
         if question is None:
             show_queries(catalog, _console())
             return
-        show_rows(catalog.query(question, **parameters_of(values or [])), form, _console())
+        given = parameters_of(values or [])
+        rows = catalog.query(question, **given)
+        show_rows(rows, form, _console())
+        if not rows.num_rows and given:
+            _say(nothing_fits(catalog, question, given))
 
 
 @app.command()
@@ -158,13 +162,64 @@ def draw(
     """Draw a stored circuit as SVG, PNG or DOT."""
     with _plainly():
         from data import Catalog, Store
-        from flows.drawings import find_circuit, load_circuit
+        from flows.finding import find_circuit, load_circuit
 
         catalog = Catalog(Store.open(store, create=False))
         filters = {"model": model, "task": task, "method": method, "level": level}
         found = find_circuit(catalog, circuit, filters | {"algorithm": algorithm, "size": size})
         drawn, title = load_circuit(catalog, found)
         path = drawn.draw(output, title=title)
+        _console().print(f"{path}: {title}", highlight=False, soft_wrap=True, markup=False)
+
+
+@app.command()
+def compare(
+    first: Annotated[
+        str, typer.Argument(help="The id of a circuit or of scores (its beginning), or a file.")
+    ],
+    second: Annotated[str, typer.Argument(help="What to set beside it, likewise.")],
+    form: Annotated[
+        Literal["table", "csv", "json"], typer.Option("--format", help="How rows are printed.")
+    ] = "table",
+    store: StoreOption = "artifacts",
+) -> None:
+    """Compare two circuits or two sets of scores, from the store or from files."""
+    with _plainly():
+        from flows.asking import show_rows
+        from flows.comparing import compared, side_of
+
+        console = _console()
+        sides = side_of(first, store), side_of(second, store)
+        rows = compared(*sides)
+        if form == "table":
+            for name, side in zip(("first", "second"), sides, strict=True):
+                line = f"{name:8}{side.title}"
+                console.print(line, highlight=False, soft_wrap=True, markup=False)
+            console.print()
+        show_rows(rows, form, console)
+
+
+@app.command()
+def export(
+    name: Annotated[
+        str, typer.Argument(help="The id of a circuit or of scores, or enough of its beginning.")
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Ends in .json, .pt, .graphml or .csv; a directory makes scores a submission.",
+        ),
+    ],
+    store: StoreOption = "artifacts",
+) -> None:
+    """Write a stored circuit, or scores, as a file that other tools read."""
+    with _plainly():
+        from data import Catalog, Store
+        from flows import exporting
+
+        path, title = exporting.export(Catalog(Store.open(store, create=False)), name, output)
         _console().print(f"{path}: {title}", highlight=False, soft_wrap=True, markup=False)
 
 

@@ -21,6 +21,7 @@ Value = None | bool | int | float | str | list["Value"] | dict[str, "Value"]
 LARGEST_FILE = 1_000_000  # bytes
 DEEPEST = 20  # levels of nesting
 MOST_VALUES = 100_000  # values after aliases are written out
+LARGEST_NUMBER = 2**63 - 1  # of the whole numbers
 _CORE = "tag:yaml.org,2002:"
 
 
@@ -167,7 +168,7 @@ class _Reading:
                 case "bool":
                     return text.lower() in ("true", "yes", "on")
                 case "int":
-                    return _integer(text)
+                    return self.integer(text, line)
                 case "float":
                     return _real(text)
         except ValueError:
@@ -176,6 +177,13 @@ class _Reading:
         self.problems.append(
             Problem(line, f"the tag `{tag[:40]}` is not allowed: write plain values")
         )
+        return None
+
+    def integer(self, text: str, line: int) -> int | None:
+        found = _integer(text)
+        if abs(found) <= LARGEST_NUMBER:
+            return found
+        self.problems.append(Problem(line, f"`{text[:20]}…` is too large a number"))
         return None
 
 

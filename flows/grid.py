@@ -1,9 +1,10 @@
-"""The flow: every cell of a grid through its stages, each stage once, failures beside the rest.
+"""The flow: every turn of a grid through its stages, each stage once, failures beside the rest.
 
 The store alone says what is finished. A run first walks the grid without working, so that it knows
-what is missing; finished stages are never submitted. Then it goes cell by cell: a missing stage is
-one Prefect task run, given names and keys and never tensors. A cell that fails is noted, in the
-store too, and the others go on; a stage that failed is not tried twice in a run.
+what is missing; finished stages are never submitted. Then it goes turn by turn, cells first: a
+missing stage is one Prefect task run, given names and keys and never tensors. A turn that fails is
+noted, in the store too, and the others go on without what it would have given them; a stage that
+failed is not tried twice in a run.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -28,11 +30,13 @@ from data import StoreError, provenance
 from flows.config import Cell, GridConfig
 from flows.errors import GridError
 from flows.identity import Identities
+from flows.judgement import Products
 from flows.measuring import measured
-from flows.plan import Plan, Products, cell_key, finished, make_plan, planned, walk
+from flows.plan import Plan, finished, make_plan, planned, turn_key
 from flows.progress import Watcher
 from flows.settings import has_own_server, prefect_server
 from flows.stages import Found, ModelStage, Stage
+from flows.walk import Turn, follow, turns, walk
 from flows.workbench import workbench
 from tasks import TaskError
 
@@ -44,9 +48,9 @@ Execute = Callable[[Stage], Found]
 
 @dataclass(frozen=True)
 class Failure:
-    """A cell that could not be finished: at which stage, and why, in a sentence."""
+    """A turn that could not be finished: at which stage, and why, in a sentence."""
 
-    cell: Cell
+    turn: Turn
     stage: str
     sentence: str
 
@@ -58,7 +62,7 @@ class Outcome:
     statuses: dict[tuple[str, str], Status] = field(default_factory=dict)  # by stage name and key
     products: dict[Cell, Products] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
-    whole: bool = False  # every cell had its turn
+    whole: bool = False  # everything had its turn
 
     def count(self, status: Status, stage: str | None = None) -> int:
         """How many stages ended so, of one name or of all."""
@@ -73,7 +77,7 @@ class Outcome:
 
 
 class StageFailedError(Exception):
-    """Carries a stage's failure to its cell."""
+    """Carries a stage's failure to its turn."""
 
     def __init__(self, stage: Stage, sentence: str) -> None:
         super().__init__(sentence)
@@ -92,7 +96,6 @@ class Run:
         self.identities = Identities()
         self.outcome = Outcome()
         self._failed: dict[str, str] = {}  # sentences of stages that failed in this run, by key
-        self._described: set[str] = set()  # models described in this run, by key
         self._noted: dict[str, Stage] = {}  # the stages of the grid, by place
         self._noted_at = 0.0
 
@@ -113,10 +116,10 @@ class Run:
         self.bench.store.save_grid(self.config.name, stages)
 
     def carry_out(self, plan: Plan, execute: Execute) -> Outcome:
-        """Take every cell through its stages; `execute` does those that are not finished."""
+        """Go through the turns; `execute` does the stages that are not finished."""
         self.watcher.started(plan)
         try:
-            self._carry_out_cells(execute)
+            self._carry_out_turns(execute)
         finally:
             self._note()  # more keys are known than before
         self.plan()
@@ -124,42 +127,26 @@ class Run:
         self.outcome.whole = True
         return self.outcome
 
-    def _carry_out_cells(self, execute: Execute) -> None:
-        for cell in self.config.cells():
-            self.watcher.cell_started(cell)
+    def _carry_out_turns(self, execute: Execute) -> None:
+        done = self.outcome.products
+        for turn in turns(self.config):
+            self.watcher.turn_started(turn)
             try:
-                self.outcome.products[cell] = self._carry_out_cell(cell, execute)
-                self.bench.store.clear_failure(cell_key(cell))
+                steps = walk(turn, self.config, self.bench, self.identities, done)
+                products = follow(steps, partial(self._settle, turn, execute))
+                if isinstance(turn, Cell) and products is not None:
+                    done[turn] = products
+                self.bench.store.clear_failure(turn_key(turn))
             except StageFailedError as failed:
-                self._fail(cell, failed.stage.label, failed.sentence)
+                self._fail(turn, failed.stage.label, failed.sentence)
             except (TaskError, CircuitError, StoreError, GridError) as error:
-                self.bench.store.record_failure(cell_key(cell), "cell", cell.label, str(error))
-                self._fail(cell, "plan", str(error))
-            self.watcher.cell_ended(cell)
+                self.bench.store.record_failure(turn_key(turn), "cell", turn.label, str(error))
+                self._fail(turn, "plan", str(error))
+            self.watcher.turn_ended(turn)
             if time.monotonic() - self._noted_at > _SECONDS_BETWEEN_NOTES:
                 self._note()
 
-    def _carry_out_cell(self, cell: Cell, execute: Execute) -> Products:
-        steps = walk(cell, self.config, self.bench, self.identities)
-        stages = next(steps)
-        while True:
-            found = tuple(self._settle(cell, stage, execute) for stage in stages)
-            if any(self._is_new_model(stage) for stage in stages):
-                self.watcher.replanned(cell, self.plan())
-            try:
-                stages = steps.send(found)
-            except StopIteration as end:
-                products: Products = end.value
-                return products
-
-    def _is_new_model(self, stage: Stage) -> bool:
-        """Whether a stage has described a model just now, so that more can be planned."""
-        if not isinstance(stage, ModelStage) or stage.key is None or stage.key in self._described:
-            return False
-        self._described.add(stage.key)
-        return self.outcome.statuses[stage.name, stage.key] == "computed"
-
-    def _settle(self, cell: Cell, stage: Stage, execute: Execute) -> Found:
+    def _settle(self, turn: Turn, execute: Execute, stage: Stage) -> Found:
         """The artifacts of a stage, from the store or by doing it now."""
         assert stage.key is not None, f"{stage.label} was reached before its inputs"
         self._noted[stage.place] = stage
@@ -168,22 +155,24 @@ class Run:
         found = finished(self.bench.store, stage)
         if found is not None:
             self.outcome.statuses.setdefault((stage.name, stage.key), "reused")
-            self.watcher.stage_reused(cell, stage)
+            self.watcher.stage_reused(turn, stage)
             return found
-        self.watcher.stage_started(cell, stage)
+        self.watcher.stage_started(turn, stage)
         try:
             found = execute(stage)
         except Exception as error:
-            # The boundary of a cell: whatever a stage meets, the other cells go on.
+            # The boundary of a turn: whatever a stage meets, the others go on.
             _pass_on_interruption(error)
             sentence = self._explain(stage, error)
             self._failed[stage.key] = sentence
             self.outcome.statuses[stage.name, stage.key] = "failed"
-            self.bench.store.record_failure(stage.key, stage.name, cell.label, sentence)
-            self.watcher.stage_failed(cell, stage)
+            self.bench.store.record_failure(stage.key, stage.name, turn.label, sentence)
+            self.watcher.stage_failed(turn, stage)
             raise StageFailedError(stage, sentence) from error
         self.outcome.statuses[stage.name, stage.key] = "computed"
-        self.watcher.stage_computed(cell, stage)
+        self.watcher.stage_computed(turn, stage)
+        if isinstance(stage, ModelStage):
+            self.watcher.replanned(turn, self.plan())  # much more can be planned now
         return found
 
     def _explain(self, stage: Stage, error: Exception) -> str:
@@ -202,9 +191,9 @@ class Run:
         location = self.bench.store.location
         return Path(location.root if location.is_local else "circuit-grid-output") / name
 
-    def _fail(self, cell: Cell, stage: str, sentence: str) -> None:
-        self.outcome.failures.append(Failure(cell, stage, sentence))
-        self.watcher.cell_failed(cell, stage, sentence)
+    def _fail(self, turn: Turn, stage: str, sentence: str) -> None:
+        self.outcome.failures.append(Failure(turn, stage, sentence))
+        self.watcher.turn_failed(turn, stage, sentence)
 
 
 def _pass_on_interruption(error: BaseException) -> None:
@@ -242,7 +231,7 @@ _CURRENT: ContextVar[tuple[Run, Plan]] = ContextVar("run")
 
 @flow(name="circuit-grid", flow_run_name="{grid}", validate_parameters=False)
 def circuit_grid(grid: str, store: str) -> State:
-    """Run the grid at hand; Completed, or Failed with the list of cells that failed."""
+    """Run the grid at hand; Completed, or Failed with the list of what failed."""
     run, plan = _CURRENT.get()
 
     def execute(stage: Stage) -> Found:
@@ -257,8 +246,8 @@ def circuit_grid(grid: str, store: str) -> State:
 
     outcome = run.carry_out(plan, execute)
     if outcome.failures:
-        lines = "\n".join(f"{one.cell.label}: {one.sentence}" for one in outcome.failures)
-        return Failed(message=f"{len(outcome.failures)} cells failed\n{lines}")
+        lines = "\n".join(f"{one.turn.label}: {one.sentence}" for one in outcome.failures)
+        return Failed(message=f"{len(outcome.failures)} failed\n{lines}")
     computed, reused = outcome.count("computed"), outcome.count("reused")
     return Completed(message=f"{computed} stages computed, {reused} reused")
 

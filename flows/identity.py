@@ -57,6 +57,7 @@ class Identities:
     def __init__(self) -> None:
         self._models: dict[tuple[ModelChoice, str], ModelIdentity | CircuitError] = {}
         self._tasks: dict[TaskChoice, str] = {}
+        self._files: dict[str, str] = {}
 
     def model(self, choice: ModelChoice, device: str) -> ModelIdentity:
         """The identity of a model; raises `circuits.ModelError` where there is no such model."""
@@ -70,10 +71,16 @@ class Identities:
             raise found
         return found
 
+    def file(self, path: str) -> str:
+        """The digest of a file of scores or circuits; GridError if it can't be read."""
+        if path not in self._files:
+            self._files[path] = digest_of_file(path)
+        return self._files[path]
+
     def task(self, task: TaskChoice) -> str:
         """The digest of what a task's examples are made from."""
         if task not in self._tasks:
-            self._tasks[task] = _digest_of_file(task) if task.path else _digest_of_pairs(task)
+            self._tasks[task] = digest_of_file(task.path) if task.path else _digest_of_pairs(task)
         return self._tasks[task]
 
 
@@ -112,11 +119,13 @@ def _digest_of_source(function: Callable[..., object]) -> str:
         return ""
 
 
-def _digest_of_file(task: TaskChoice) -> str:
+def digest_of_file(path: str) -> str:
+    """SHA-256 (hex) of a file's content; GridError if it can't be read."""
     try:
-        return hashlib.sha256(Path(task.source).read_bytes()).hexdigest()
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise GridError(f"{task.path} can't be read: {error.strerror}") from error
+        raise GridError(f"{path} can't be read: {error.strerror}") from error
 
 
 def _digest_of_pairs(task: TaskChoice) -> str:

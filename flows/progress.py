@@ -26,9 +26,9 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
-from flows.config import Cell
 from flows.plan import Plan
-from flows.stages import EvaluationStage, ShardStage, Stage
+from flows.stages import EvaluationStage, MinimalityStage, ShardStage, StabilityStage, Stage
+from flows.walk import Turn
 
 _SECONDS_BETWEEN_LINES = 15.0
 _WIDTH_OF_THE_REST = 52  # of the bar's line, and room for a ^C, which would break a full line
@@ -43,71 +43,71 @@ class Watcher:
     def started(self, plan: Plan) -> None:
         """The run begins, with this much missing."""
         self.plan = plan
-        self.n_cells = len(plan.missing)
-        self.cell_number = 0
+        self.n_turns = len(plan.missing)
+        self.turn_number = 0
         self.total = sum(weight(s) for missing in plan.missing.values() for s in missing)
         self.done = 0.0
-        self._turns: set[Cell] = set()  # the cells that have had theirs
+        self._turns: set[Turn] = set()  # those that are over
 
-    def replanned(self, cell: Cell, plan: Plan) -> None:
-        """More is known of what is left, in the middle of a cell."""
+    def replanned(self, turn: Turn, plan: Plan) -> None:
+        """More is known of what is left, in the middle of a turn."""
         self.plan = plan
         left = {one: stages for one, stages in plan.missing.items() if one not in self._turns}
         self.total = self.done + sum(weight(s) for stages in left.values() for s in stages)
-        self._expect(cell)
+        self._expect(turn)
 
-    def cell_started(self, cell: Cell) -> None:
-        """A cell begins."""
-        self.cell_number += 1
+    def turn_started(self, turn: Turn) -> None:
+        """A turn of the grid begins: a cell, or what needs several."""
+        self.turn_number += 1
         self.counts: Counter[str] = Counter()
         self.sentence = ""
         self._began = time.monotonic()
-        self._expect(cell)
+        self._expect(turn)
 
-    def stage_started(self, cell: Cell, stage: Stage) -> None:
+    def stage_started(self, turn: Turn, stage: Stage) -> None:
         """A stage is being done."""
 
-    def stage_reused(self, cell: Cell, stage: Stage) -> None:
+    def stage_reused(self, turn: Turn, stage: Stage) -> None:
         """A stage was finished already."""
         self._settled(stage, "reused")
 
-    def stage_computed(self, cell: Cell, stage: Stage) -> None:
+    def stage_computed(self, turn: Turn, stage: Stage) -> None:
         """A stage was done."""
         self._settled(stage, "computed")
 
-    def stage_failed(self, cell: Cell, stage: Stage) -> None:
-        """A stage failed; its cell will, too."""
+    def stage_failed(self, turn: Turn, stage: Stage) -> None:
+        """A stage failed; its turn will, too."""
         self._settled(stage, "failed")
 
-    def cell_failed(self, cell: Cell, stage: str, sentence: str) -> None:
-        """A cell cannot be finished."""
+    def turn_failed(self, turn: Turn, stage: str, sentence: str) -> None:
+        """A turn cannot be finished."""
         self.sentence = sentence
 
-    def cell_ended(self, cell: Cell) -> None:
-        """A cell is finished, or has failed."""
+    def turn_ended(self, turn: Turn) -> None:
+        """A turn is finished, or has failed."""
         self.done += self._left
-        self._turns.add(cell)
+        self._turns.add(turn)
 
     def ended(self) -> None:
-        """All cells had their turn."""
+        """Everything had its turn."""
 
     def close(self) -> None:
         """Leave the terminal as it was; also after an interruption."""
 
     @property
     def seconds(self) -> float:
-        """How long the present cell has taken."""
+        """How long the present turn has taken."""
         return time.monotonic() - self._began
 
     @property
     def counted(self) -> str:
-        """What became of the present cell's stages, such as `9 computed, 4 reused`."""
+        """What became of the present turn's stages, such as `9 computed, 4 reused`."""
         kinds = ("computed", "reused", "failed")
         return ", ".join(f"{self.counts[kind]} {kind}" for kind in kinds if self.counts[kind])
 
-    def _expect(self, cell: Cell) -> None:
-        self._open = Counter(_name(stage) for stage in self.plan.missing[cell])
-        self._left = sum(weight(stage) for stage in self.plan.missing[cell])
+    def _expect(self, turn: Turn) -> None:
+        self._open = Counter(_name(stage) for stage in self.plan.missing[turn])
+        self._left = sum(weight(stage) for stage in self.plan.missing[turn])
 
     def _settled(self, stage: Stage, how: str) -> None:
         self.counts[how] += 1
@@ -128,7 +128,7 @@ class _TimeLeft(ProgressColumn):
 
 
 class LiveWatcher(Watcher):
-    """A bar with the time left, and a line for every cell that was worked on."""
+    """A bar with the time left, and a line for every turn that was worked on."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -154,22 +154,22 @@ class LiveWatcher(Watcher):
         super().started(plan)
         self._bar.reset(self._task, total=self.total or None, description="")
 
-    def replanned(self, cell: Cell, plan: Plan) -> None:
+    def replanned(self, turn: Turn, plan: Plan) -> None:
         """Fix the bar's length anew."""
-        super().replanned(cell, plan)
+        super().replanned(turn, plan)
         self._bar.update(self._task, total=self.total or None)
 
-    def stage_started(self, cell: Cell, stage: Stage) -> None:
-        """Name cell and stage beside the bar."""
-        what = Text(f"{self.cell_number}/{self.n_cells} {cell.label} · {stage.label}")
+    def stage_started(self, turn: Turn, stage: Stage) -> None:
+        """Name turn and stage beside the bar."""
+        what = Text(f"{self.turn_number}/{self.n_turns} {turn.label} · {stage.label}")
         what.truncate(max(20, self.console.width - _WIDTH_OF_THE_REST), overflow="ellipsis")
         self._bar.update(self._task, description=escape(what.plain))
 
-    def cell_ended(self, cell: Cell) -> None:
-        """Leave a line above the bar, unless the whole cell was there already."""
-        super().cell_ended(cell)
+    def turn_ended(self, turn: Turn) -> None:
+        """Leave a line above the bar, unless all of it was there already."""
+        super().turn_ended(turn)
         self._bar.update(self._task, completed=self.done)
-        line = f"{escape(cell.label)}  [dim]{self.counted}, {self.seconds:.1f} s[/]"
+        line = f"{escape(turn.label)}  [dim]{self.counted}, {self.seconds:.1f} s[/]"
         if self.sentence:
             self._bar.console.print(f"[red]✗[/] {line}")
             self._bar.console.print(f"  [red]{escape(self.sentence)}[/]", highlight=False)
@@ -190,7 +190,7 @@ class LiveWatcher(Watcher):
 
 
 class LineWatcher(Watcher):
-    """A line for every cell that was worked on, and one now and then within long cells."""
+    """A line for every cell that was worked on, and one now and then within long ones."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -200,19 +200,19 @@ class LineWatcher(Watcher):
         """Say it."""
         self._print(f"{what} …")
 
-    def stage_started(self, cell: Cell, stage: Stage) -> None:
+    def stage_started(self, turn: Turn, stage: Stage) -> None:
         """Say it if nothing was said for a while."""
         if time.monotonic() - self._last > _SECONDS_BETWEEN_LINES:
             share = f"{100 * self.done / self.total:.0f} % of the work" if self.total else ""
-            self._print(f"[{self.cell_number}/{self.n_cells}] {cell.label}: {stage.label}, {share}")
+            self._print(f"[{self.turn_number}/{self.n_turns}] {turn.label}: {stage.label}, {share}")
 
-    def cell_ended(self, cell: Cell) -> None:
-        """Say what became of the cell, unless it was all there already."""
-        super().cell_ended(cell)
+    def turn_ended(self, turn: Turn) -> None:
+        """Say what became of the turn, unless it was all there already."""
+        super().turn_ended(turn)
         if self.sentence or self.counts["computed"]:
             what = f"FAILED: {self.sentence}" if self.sentence else self.counted
-            number = f"[{self.cell_number}/{self.n_cells}]"
-            self._print(f"{number} {cell.label}: {what} ({self.seconds:.1f} s)")
+            number = f"[{self.turn_number}/{self.n_turns}]"
+            self._print(f"{number} {turn.label}: {what} ({self.seconds:.1f} s)")
 
     def _print(self, line: str) -> None:
         self._last = time.monotonic()
@@ -224,8 +224,12 @@ def weight(stage: Stage) -> float:
     match stage:
         case ShardStage():
             return stage.passes
+        case StabilityStage():
+            return stage.passes
         case EvaluationStage():
             return 3.0
+        case MinimalityStage():
+            return 0.2 * stage.most_units
     return 0.2
 
 

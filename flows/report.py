@@ -11,6 +11,7 @@ from rich.table import Table
 
 from circuits.errors import DrawingError
 from data import Catalog
+from flows.config import GridConfig
 from flows.drawings import draw_best
 from flows.grid import Run
 from flows.leaderboard import leaderboard_table, rows_of_run
@@ -23,7 +24,7 @@ def report(run: Run, console: Console, seconds: float) -> None:
     rows = rows_of_run(catalog, outcome.products.values())
     if rows:
         console.print()
-        console.print(leaderboard_table(rows))
+        console.print(leaderboard_table(rows, console.width))
         console.print()
     try:
         drawings = draw_best(catalog, rows, run.folder("drawings"))
@@ -31,7 +32,7 @@ def report(run: Run, console: Console, seconds: float) -> None:
             console.print(f"drawn     {_nearby(path)}", highlight=False, soft_wrap=True)
     except DrawingError as error:
         console.print(f"[yellow]no drawing:[/] {escape(str(error))}")
-    for line in _drops(run):
+    for line in (*_left_out(run.config), *_drops(run)):
         console.print(line, highlight=False, soft_wrap=True)
     where = f"--store {store.location.name}" if store.location.name != "artifacts" else ""
     ask = f"{_nearby(Path(sys.argv[0]).absolute())} query leaderboard {where}".strip()
@@ -50,11 +51,22 @@ def report(run: Run, console: Console, seconds: float) -> None:
         what = f"{computed} stages computed, {reused} reused, in {seconds:.1f} s"
         console.print(f"{what}.", highlight=False)
     if failed:
-        n_cells = failed + len(outcome.products)
-        console.print(f"[bold red]{failed} of {n_cells} cells failed:[/]")
+        n_cells = sum(1 for _ in run.config.cells())
+        lost = n_cells - len(outcome.products)
+        what = f"{lost} of {n_cells} cells" if lost else "what needs several cells"
+        console.print(f"[bold red]{what} failed:[/]")
         for failure in outcome.failures:
-            console.print(f"  [red]✗[/] {escape(failure.cell.label)}", highlight=False)
+            console.print(f"  [red]✗[/] {escape(failure.turn.label)}", highlight=False)
             console.print(f"    {escape(failure.sentence)}", highlight=False, soft_wrap=True)
+
+
+def _left_out(config: GridConfig) -> list[str]:
+    """A line on the pairs of a model and a task that have no cells, if there are any."""
+    n, kept = len(config.models) * len(config.tasks), len(config.pairs)
+    if n == kept:
+        return []
+    reason = "a model truth/… and the task of its name go with each other alone"
+    return [f"left out  {n - kept} of {n} pairs of a model and a task: {reason}"]
 
 
 def _drops(run: Run) -> list[str]:

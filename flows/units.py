@@ -89,6 +89,11 @@ class UnitSpace:
             raise GridError(f"the model has no {kind} {unknown[0]!r}{others}{hint}")
         return tuple(sorted(index[name] for name in names))
 
+    def targets_scored(self, values: np.ndarray) -> tuple[int, ...]:
+        """The targets of which a unit has a score, in order."""
+        scored = ~np.isnan(self.in_order(values)).reshape(self.n_targets, -1)
+        return tuple(np.flatnonzero(scored.any(axis=1)).tolist())
+
     def n_asked(self, size: int | float) -> int:
         """How many targets a size is; GridError for more than there are."""
         n = max(1, round(size * self.n_targets)) if isinstance(size, float) else size

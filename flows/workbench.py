@@ -143,7 +143,7 @@ class Workbench:
             space.graph,
             space.array(ids, rows["score"].to_numpy()),
             space.array(ids, rows["standard_error"].to_numpy()),
-            rows["n_examples"][0].as_py(),
+            rows["n_examples"][0].as_py() or 0,
             method,
             space.level,
         )

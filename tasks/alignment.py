@@ -114,10 +114,16 @@ class Aligner:
         return bool(self.tokenizer.decode(ids, clean_up_tokenization_spaces=False) == answer)
 
     def inputs(self, clean: str, corrupted: str) -> tuple[tuple[int, ...], tuple[int, ...]] | str:
-        """Return the ids of both prompts, equally many, or the reason for dropping the pair."""
-        clean_tokens, corrupted_tokens = self.input_tokens(clean), self.input_tokens(corrupted)
+        """Return the ids of both prompts, equally many, or the reason for dropping the pair.
+
+        An empty corrupted prompt is none, and has no ids.
+        """
+        clean_tokens = self.input_tokens(clean)
         if isinstance(clean_tokens, str):
             return clean_tokens
+        if not corrupted:
+            return clean_tokens, ()
+        corrupted_tokens = self.input_tokens(corrupted)
         if isinstance(corrupted_tokens, str):
             return corrupted_tokens
         if len(clean_tokens) != len(corrupted_tokens):

@@ -1,5 +1,7 @@
 """Datasets from files: ``clean``, ``corrupted`` and one way of saying what the answers are.
 
+Only patching needs ``corrupted``: a file for zero and mean interventions may go without the column.
+
 ==============================  ==================================================================
 columns                         meaning
 ==============================  ==================================================================
@@ -31,8 +33,8 @@ from tasks.splits import ALL, SPLITS, check_split, drawing_order, split_of
 from tasks.tables import Row, read_rows
 from tasks.task import Dataset, Example, Pair, TaskError
 
-PROMPTS = ("clean", "corrupted")
 ANSWER_COLUMNS = (("correct_idx", "incorrect_idx"), ("answer_ids",), ("correct", "incorrect"))
+_OTHERS = {"clean", "label", "split", *(name for names in ANSWER_COLUMNS for name in names)}
 REPEATED = "the row repeats an earlier one"
 
 
@@ -51,8 +53,10 @@ def read_dataset(
     """
     rows = read_rows(path)
     columns = _answer_columns(path, rows, rule)
+    has_corrupted = any("corrupted" in row.cells for row in rows)
     parsed = [
-        _parse(path, row, columns, rule, aligner) for row in _rows_of_split(path, rows, split)
+        _parse(path, row, columns, rule, aligner, has_corrupted)
+        for row in _rows_of_split(path, rows, split)
     ]
     if size is not None:
         parsed = [parsed[index] for index in drawing_order(len(parsed), f"{split}/{seed}")]
@@ -90,8 +94,9 @@ def read_dataset(
 def _answer_columns(path: Path, rows: list[Row], rule: str | None) -> tuple[str, ...]:
     """Find the columns that hold the answers; every column needed must be there."""
     present = list(dict.fromkeys(column for row in rows for column in row.cells))
-    for column in PROMPTS:
-        _require(path, column, present)
+    _require(path, "clean", present)
+    if nearest("corrupted", set(present) - _OTHERS):  # misspelt, if not there
+        _require(path, "corrupted", present)
     if rule is not None:
         get_rule(rule)
         _require(path, "label", present)
@@ -155,9 +160,15 @@ class _Identified:
 
 
 def _parse(
-    path: Path, row: Row, columns: tuple[str, ...], rule: str | None, aligner: Aligner
+    path: Path,
+    row: Row,
+    columns: tuple[str, ...],
+    rule: str | None,
+    aligner: Aligner,
+    has_corrupted: bool,
 ) -> Pair | _Identified:
-    clean, corrupted = (_text(path, row, column) for column in PROMPTS)
+    clean = _text(path, row, "clean")
+    corrupted = _text(path, row, "corrupted") if has_corrupted else ""
     if rule is not None:
         label = _whole(_cell(path, row, "label"))
         try:

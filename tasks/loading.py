@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks import greater_than, ioi, sva  # noqa: F401  (they register themselves)
+from tasks import greater_than, ioi, sva, truths  # noqa: F401  (they register themselves)
 from tasks.alignment import Aligner, Tokenizer
 from tasks.files import read_dataset
 from tasks.generation import generate
@@ -48,10 +48,12 @@ def is_file(source: str | Path) -> bool:
         return True
     if source in TASKS:
         return False
-    return (
-        Path(source).suffix.lower() in READERS
-        or Path(source).name != source
-        or Path(source).exists()
+    path = Path(source)
+    if path.suffix.lower() in READERS or path.exists():
+        return True
+    # "truth/gat" is a misspelt task: there are others whose names begin like this
+    return path.name != source and not any(
+        name.startswith(f"{path.parent}/") for name in TASKS.names()
     )
 
 

@@ -17,6 +17,7 @@ class TaskError(ValueError):
 class Pair:
     """A clean prompt, its counterfactual and the answers that tell them apart, all as text.
 
+    `corrupted` is empty where there is no counterfactual; only patching needs one.
     Answers are written exactly as they continue the prompt: ``" Mary"`` with its space after
     ``"... gave a book to"``, ``"42"`` without one after ``"... to the year 17"``.
     """
@@ -31,7 +32,8 @@ class Pair:
 class Example:
     """A pair in a tokenizer's own ids: two inputs of one length and the ids of the answers.
 
-    Raises TaskError if the lengths differ, or if the answers are empty or overlap.
+    Without a counterfactual, `corrupted_tokens` is empty. Raises TaskError if the lengths
+    differ, or if the answers are empty or overlap.
     """
 
     clean: str
@@ -42,7 +44,8 @@ class Example:
     incorrect: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if len(self.clean_tokens) != len(self.corrupted_tokens) or not self.clean_tokens:
+        lengths = {self.length, len(self.corrupted_tokens) or self.length}
+        if len(lengths) > 1 or not self.clean_tokens:
             raise TaskError(
                 f"an example needs clean and corrupted inputs of one length above zero, not "
                 f"{len(self.clean_tokens)} and {len(self.corrupted_tokens)} tokens: {self.clean!r}"
@@ -59,10 +62,15 @@ class Example:
         return len(self.clean_tokens)
 
     @property
+    def has_counterfactual(self) -> bool:
+        """Whether there is a corrupted input."""
+        return bool(self.corrupted_tokens)
+
+    @property
     def shared_prefix(self) -> int:
         """The first position at which the inputs differ; the length if they never do."""
         for position, (clean, corrupted) in enumerate(
-            zip(self.clean_tokens, self.corrupted_tokens, strict=True)
+            zip(self.clean_tokens, self.corrupted_tokens or self.clean_tokens, strict=True)
         ):
             if clean != corrupted:
                 return position

@@ -22,12 +22,13 @@ def blocks(language: str) -> list[str]:
 
 def test_the_lines_of_python_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (lines,) = blocks("python")
     names: dict[str, object] = {}
-    exec(compile(lines, "README.md", "exec"), names)
+    for lines in blocks("python"):
+        exec(compile(lines, "README.md", "exec"), names)
     circuit, result = names["circuit"], names["result"]
     assert (circuit.n_edges, circuit.n_nodes) == (200, 22)  # type: ignore[attr-defined]
     assert result.faithfulness == pytest.approx(1, abs=0.02)  # type: ignore[attr-defined]
+    assert names["ensemble"].n_units == circuit.graph.n_edges  # type: ignore[attr-defined]
     assert (tmp_path / "circuit.svg").read_text(encoding="utf-8").count("<svg") == 1
 
 
@@ -53,10 +54,10 @@ def test_the_grid_it_shows_is_one(tmp_path: Path) -> None:
     (tmp_path / "pairs.csv").write_text('clean,corrupted,correct,incorrect\na,b," c"," d"\n')
     path = tmp_path / "grid.yaml"
     path.write_text(text)
-    assert len(list(read_grid(path).cells())) == 2 * 5
+    assert len(list(read_grid(path).cells())) == 2 * 6
 
 
-def test_the_bundled_grid_is_three_tasks_by_seven_methods() -> None:
+def test_the_bundled_grid_is_three_tasks_by_eight_methods() -> None:
     grid = read_grid(ROOT / "flows" / "grids" / "demo.yaml")
-    assert len(list(grid.cells())) == 3 * 7
+    assert len(list(grid.cells())) == 3 * 8
     assert grid.sizes == (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)

@@ -9,8 +9,8 @@
 --   seconds        its own wall time
 --   total_seconds  with the time of its parts, such as the shards of an attribution
 --   peak_bytes     the most memory it or a part of it took
---   device         where it ran
---   dtype          the model's dtype
+--   device         where it, or its parts, ran
+--   dtype          the model's dtype there
 --   versions       JSON object of the versions it was made with
 --   finished_at    when it finished or failed, UTC
 --   error          why it failed
@@ -39,7 +39,9 @@ parts AS (
     SELECT
         links.key,
         sum(finished.seconds) AS seconds,
-        max(finished.peak_bytes) AS peak_bytes
+        max(finished.peak_bytes) AS peak_bytes,
+        any_value(finished.device) AS device,
+        any_value(finished.dtype) AS dtype
     FROM links JOIN finished ON finished.key = links.part
     GROUP BY links.key
 )
@@ -52,8 +54,8 @@ SELECT
     finished.seconds,
     finished.seconds + coalesce(parts.seconds, 0) AS total_seconds,
     greatest(finished.peak_bytes, parts.peak_bytes) AS peak_bytes,
-    device,
-    dtype,
+    coalesce(finished.device, parts.device) AS device,
+    coalesce(finished.dtype, parts.dtype) AS dtype,
     versions,
     TRY_CAST(finished_at AS TIMESTAMP) AS finished_at,
     CAST(NULL AS VARCHAR) AS error,

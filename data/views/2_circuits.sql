@@ -2,7 +2,7 @@
 
 -- The attributions: one row a set of scores.
 --   scores        id of the set of scores
---   model         name of the model
+--   model         name of the model, with how it was held: gpt2 (bfloat16)
 --   task          task scored on
 --   split         split scored on
 --   method        name of the method
@@ -42,7 +42,14 @@ WITH sets AS (
 )
 SELECT
     sets.scores,
-    models.name AS model,
+    models.name || coalesce(
+        ' (' || nullif(concat_ws(
+            ', ',
+            CASE WHEN stages.dtype <> 'float32' THEN stages.dtype END,
+            CASE WHEN graphs.n_kv_heads < graphs.n_heads THEN 'grouped' END
+        ), '') || ')',
+        ''
+    ) AS model,
     datasets.task,
     datasets.split,
     methods.name AS method,
@@ -450,11 +457,13 @@ LEFT JOIN stored_scores
 --   method           method of the first
 --   label            method of the first with its options
 --   algorithm        algorithm of the first
+--   rule             algorithm of the first with its options
 --   other_model      name of the model of the second
 --   other_task       task of the second
 --   other_method     method of the second
 --   other_label      method of the second with its options
 --   other_algorithm  algorithm of the second
+--   other_rule       algorithm of the second with its options
 --   n_shared         edges in both
 --   n_either         edges in at least one
 --   jaccard          n_shared / n_either; null if both are empty
@@ -465,12 +474,13 @@ WITH pairs AS (
         coalesce(one.size_asked, other.size_asked) AS size_asked,
         coalesce(one.units_asked, other.units_asked) AS units_asked,
         one.level,
-        one.model, one.task, one.method, one.label, one.algorithm,
+        one.model, one.task, one.method, one.label, one.algorithm, one.rule,
         other.model AS other_model,
         other.task AS other_task,
         other.method AS other_method,
         other.label AS other_label,
         other.algorithm AS other_algorithm,
+        other.rule AS other_rule,
         one.n_edges + other.n_edges AS n_both_counts,
         one.circuit,
         other.circuit AS other_circuit
@@ -493,8 +503,8 @@ shared AS (
 )
 SELECT
     size_asked, units_asked, level,
-    model, task, method, label, algorithm,
-    other_model, other_task, other_method, other_label, other_algorithm,
+    model, task, method, label, algorithm, rule,
+    other_model, other_task, other_method, other_label, other_algorithm, other_rule,
     coalesce(n_shared, 0) AS n_shared,
     n_both_counts - coalesce(n_shared, 0) AS n_either,
     coalesce(n_shared, 0) / nullif(n_both_counts - coalesce(n_shared, 0), 0) AS jaccard,

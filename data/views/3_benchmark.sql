@@ -1,10 +1,11 @@
 -- How well circuits do.
 
 -- The whole model and its empty circuit: what faithfulness is measured between.
---   model           name of the model
+--   model           name of the model, with how it was held: gpt2 (bfloat16)
 --   task            task it ran on
 --   split           split it ran on
 --   intervention    what replaces every contribution in the corrupted run
+--   means_over      examples that the means are over, if means replace it
 --   metric          the metric
 --   clean           mean of the metric on the clean inputs
 --   corrupted       mean of the metric of the empty circuit, all of it replaced
@@ -24,12 +25,20 @@ WITH runs AS (
         max(n_examples) AS n_examples
     FROM baselines
     GROUP BY baseline
+),
+averaged AS (
+    SELECT means, any_value(datasets.n_examples) AS means_over
+    FROM mean_activations
+    JOIN datasets ON datasets.dataset = mean_activations.dataset
+    GROUP BY means
 )
 SELECT
-    models.name AS model,
+    models.name
+        || CASE WHEN stages.dtype <> 'float32' THEN ' (' || stages.dtype || ')' ELSE '' END AS model,
     datasets.task,
     datasets.split,
     runs.intervention,
+    averaged.means_over,
     runs.metric,
     runs.clean,
     runs.corrupted,
@@ -40,13 +49,28 @@ SELECT
     runs.dataset
 FROM runs
 LEFT JOIN models ON models.model = runs.model
-LEFT JOIN datasets ON datasets.dataset = runs.dataset;
+LEFT JOIN datasets ON datasets.dataset = runs.dataset
+LEFT JOIN stages ON stages.key = runs.baseline
+LEFT JOIN averaged ON averaged.means = runs.means;
+
+-- The uncertainty of every faithfulness, from the most resamples that were drawn.
+--   evaluation      id of the evaluation
+--   standard_error  standard error of the faithfulness
+--   low             lower end of its interval
+--   high            upper end of its interval
+--   n_resamples     resamples of the examples
+--   confidence      share of the resamples within the interval
+CREATE VIEW faithfulness_intervals AS
+SELECT DISTINCT ON (evaluation)
+    evaluation, standard_error, low, high, n_resamples, confidence
+FROM intervals
+ORDER BY evaluation, n_resamples DESC, confidence DESC, seed;
 
 -- Every circuit that was evaluated: a row per model, task, method, options, algorithm, metric, size.
 --   model               name of the model
 --   task                task it was evaluated on
 --   split               split it was evaluated on
---   found_on            task it was found on
+--   found_on            task it was found on; null if it was imported
 --   method              name of the method
 --   label               the method with its options, such as EAP-IG-inputs (5, midpoint)
 --   steps               points on the path, if it has one
@@ -54,8 +78,9 @@ LEFT JOIN datasets ON datasets.dataset = runs.dataset;
 --   level               edge, node or neuron
 --   intervention        what replaced a contribution when units were scored, if anything did
 --   evaluated_under     what replaced the contributions outside the circuit
+--   means_over          examples that its means are over, if means replaced them
 --   attribution_metric  metric whose loss was attributed, if one was
---   algorithm           top-n, threshold or greedy
+--   algorithm           top-n, threshold or greedy; imported for a file's own circuit
 --   rule                the algorithm with its options, such as top-n (signed)
 --   absolute            whether units were ranked by |score|
 --   metric              metric it was evaluated by
@@ -71,6 +96,9 @@ LEFT JOIN datasets ON datasets.dataset = runs.dataset;
 --   clean               mean of the metric of the whole model on clean inputs
 --   corrupted           mean of the metric of the empty circuit
 --   faithfulness        (mean - corrupted) / (clean - corrupted)
+--   faithfulness_standard_error  its standard error, over resamples of the examples
+--   faithfulness_low    lower end of its interval
+--   faithfulness_high   upper end of its interval
 --   n_examples          examples evaluated
 --   dtype               the model's dtype when its units were scored
 --   evaluation, circuit, scores, baseline, model_id, dataset  ids
@@ -87,6 +115,7 @@ SELECT
     circuits.level,
     attributions.intervention,
     evaluations.intervention AS evaluated_under,
+    clean_and_corrupted.means_over,
     attributions.metric AS attribution_metric,
     circuits.algorithm,
     circuits.rule,
@@ -104,6 +133,9 @@ SELECT
     clean_and_corrupted.clean,
     clean_and_corrupted.corrupted,
     evaluations.faithfulness,
+    faithfulness_intervals.standard_error AS faithfulness_standard_error,
+    faithfulness_intervals.low AS faithfulness_low,
+    faithfulness_intervals.high AS faithfulness_high,
     evaluations.n_examples,
     attributions.dtype,
     evaluations.evaluation,
@@ -116,7 +148,9 @@ FROM evaluations
 JOIN circuits ON circuits.circuit = evaluations.circuit
 LEFT JOIN attributions ON attributions.scores = circuits.scores
 LEFT JOIN datasets ON datasets.dataset = evaluations.dataset
-LEFT JOIN clean_and_corrupted ON clean_and_corrupted.baseline = evaluations.baseline;
+LEFT JOIN clean_and_corrupted ON clean_and_corrupted.baseline = evaluations.baseline
+LEFT JOIN faithfulness_intervals ON faithfulness_intervals.evaluation = evaluations.evaluation
+WHERE evaluations.part = 'circuit';
 
 -- One number for all sizes: a row per extraction, evaluation dataset, metric and intervention.
 --
@@ -141,6 +175,7 @@ LEFT JOIN clean_and_corrupted ON clean_and_corrupted.baseline = evaluations.base
 --   level               edge, node or neuron
 --   intervention        what replaced a contribution when units were scored, if anything did
 --   evaluated_under     what replaced the contributions outside the circuit
+--   means_over          examples that its means are over, if means replaced them
 --   attribution_metric  metric whose loss was attributed, if one was
 --   algorithm           top-n, threshold or greedy
 --   rule                the algorithm with its options, such as top-n (signed)
@@ -150,9 +185,22 @@ LEFT JOIN clean_and_corrupted ON clean_and_corrupted.baseline = evaluations.base
 --   cmd                 CMD: less is better
 --   log_cpr             CPR on the log axis
 --   log_cmd             CMD on the log axis
+--   cpr_low             lower end of the interval of CPR, over resamples of the examples
+--   cpr_high            its upper end
+--   cmd_low             lower end of the interval of CMD
+--   cmd_high            its upper end
+--   log_cpr_low         lower end of the interval of CPR on the log axis
+--   log_cpr_high        its upper end
+--   log_cmd_low         lower end of the interval of CMD on the log axis
+--   log_cmd_high        its upper end
+--   n_resamples         resamples that the intervals rest on
+--   confidence          share of the resamples within them
 --   n_sizes             sizes evaluated
 --   smallest            smallest fraction achieved
 --   largest             largest fraction achieved
+--   comparable          whether the sizes span three quarters or more of the widest range among rows
+--                       of the same model, tasks, split, metric and intervention: areas over less
+--                       say little beside the others; null where there is no area
 --   seconds             wall time of the attribution, its shards included
 --   peak_bytes          the most memory the attribution took
 --   device              where the attribution ran
@@ -182,7 +230,7 @@ areas AS (
         extraction, baseline,
         any_value(COLUMNS([
             'scores', 'algorithm', 'rule', 'absolute', 'model', 'task', 'split', 'found_on', 'method',
-            'label', 'steps', 'quadrature', 'level', 'intervention', 'evaluated_under',
+            'label', 'steps', 'quadrature', 'level', 'intervention', 'evaluated_under', 'means_over',
             'attribution_metric', 'metric', 'dataset', 'model_id'
         ])),
         count(*) AS n_sizes,
@@ -198,6 +246,27 @@ areas AS (
         sum(log_step * (abs(1 - f) + abs(1 - f_before)) / 2) AS gap_log_area
     FROM points
     GROUP BY extraction, baseline
+),
+most AS (
+    SELECT DISTINCT ON (extraction, baseline, axis) *
+    FROM curves
+    ORDER BY extraction, baseline, axis, n_resamples DESC, confidence DESC, seed
+),
+ends AS (
+    SELECT
+        extraction, baseline,
+        max(cpr_low) FILTER (axis = 'linear') AS cpr_low,
+        max(cpr_high) FILTER (axis = 'linear') AS cpr_high,
+        max(cmd_low) FILTER (axis = 'linear') AS cmd_low,
+        max(cmd_high) FILTER (axis = 'linear') AS cmd_high,
+        max(cpr_low) FILTER (axis = 'log') AS log_cpr_low,
+        max(cpr_high) FILTER (axis = 'log') AS log_cpr_high,
+        max(cmd_low) FILTER (axis = 'log') AS log_cmd_low,
+        max(cmd_high) FILTER (axis = 'log') AS log_cmd_high,
+        max(n_resamples) AS n_resamples,
+        max(confidence) AS confidence
+    FROM most
+    GROUP BY extraction, baseline
 )
 SELECT
     areas.model,
@@ -211,6 +280,7 @@ SELECT
     areas.level,
     areas.intervention,
     areas.evaluated_under,
+    areas.means_over,
     areas.attribution_metric,
     areas.algorithm,
     areas.rule,
@@ -220,9 +290,24 @@ SELECT
     CASE WHEN is_whole AND length > 0 THEN gap_area END AS cmd,
     CASE WHEN is_whole AND log_length > 0 THEN f_log_area / log_length END AS log_cpr,
     CASE WHEN is_whole AND log_length > 0 THEN gap_log_area / log_length END AS log_cmd,
+    ends.cpr_low,
+    ends.cpr_high,
+    ends.cmd_low,
+    ends.cmd_high,
+    ends.log_cpr_low,
+    ends.log_cpr_high,
+    ends.log_cmd_low,
+    ends.log_cmd_high,
+    ends.n_resamples,
+    ends.confidence,
     areas.n_sizes,
     areas.smallest,
     areas.largest,
+    CASE WHEN is_whole AND length > 0 THEN length >= 0.75 * max(length) OVER (
+        PARTITION BY
+            areas.model, areas.task, areas.split, areas.found_on, areas.metric,
+            areas.evaluated_under, areas.means_over
+    ) END AS comparable,
     attributions.seconds,
     attributions.peak_bytes,
     attributions.device,
@@ -235,7 +320,8 @@ SELECT
     areas.model_id,
     areas.dataset
 FROM areas
-LEFT JOIN attributions ON attributions.scores = areas.scores;
+LEFT JOIN attributions ON attributions.scores = areas.scores
+LEFT JOIN ends ON ends.extraction = areas.extraction AND ends.baseline = areas.baseline;
 
 -- Every circuit on every example, beside the whole model on it.
 --   model           name of the model
@@ -245,6 +331,7 @@ LEFT JOIN attributions ON attributions.scores = areas.scores;
 --   steps           points on the path, if it has one
 --   quadrature      quadrature rule, if it has one
 --   algorithm       top-n, threshold or greedy
+--   rule            the algorithm with its options, such as top-n (signed)
 --   metric          the metric
 --   evaluated_under  what replaced the contributions outside the circuit
 --   size_asked      fraction of the units of its level asked for
@@ -275,6 +362,7 @@ SELECT
     benchmark.steps,
     benchmark.quadrature,
     benchmark.algorithm,
+    benchmark.rule,
     benchmark.metric,
     benchmark.evaluated_under,
     benchmark.size_asked,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from circuits.scores import PartialScores
+from circuits.scores import PartialScores, Scores
 from data.keys import canonical_json
 from data.schema import table
 from flows.identity import ModelIdentity
@@ -98,28 +98,9 @@ class ShardStage(Stage):
         examples = bench.dataset(self.dataset["examples"].key)[self.first : self.last].examples
         model, method = bench.model(self.model), self.method.method
         space = UnitSpace(model.graph, method.level, model.architecture.d_model)
-        options: dict[str, Any] = {}
-        if self.method.metric is not None:
-            options["metric"] = self.method.metric
-        if self.means is not None:
-            options["means"] = bench.mean_activations(self.means["mean_activations"].key)
-        if self.targets is not None and method.level == "edge":
-            options["edges"] = space.mask_of(self.targets)
-        elif self.targets is not None:
-            options["nodes"] = [space.graph.writers[target] for target in self.targets]
+        options = options_of(self.method, space, self.targets, self.means, bench)
         partial = attribute_partial(
-            model,
-            examples,
-            method.name,
-            level=method.level,
-            intervention=method.intervention,
-            steps=method.steps,
-            quadrature=method.quadrature,
-            scope=method.scope,
-            seed=method.seed,
-            memory_budget=bench.memory_budget,
-            first_example=self.first,
-            **options,
+            model, examples, method.name, first_example=self.first, **options
         )
         return self.rows(space, partial)
 
@@ -138,6 +119,29 @@ class ShardStage(Stage):
             "total_of_squares": space.in_order(partial.total_of_squares)[scored],
         }
         return {"shards": pa.table(columns, table("shards").schema)}
+
+
+def options_of(
+    stage: MethodStage,
+    space: UnitSpace,
+    targets: Sequence[int] | None,
+    means: Found | None,
+    bench: Workbench,
+) -> dict[str, Any]:
+    """What `circuits.attribution` is told of a method, its targets and its means."""
+    method = stage.method
+    names = ("level", "intervention", "steps", "quadrature", "scope", "seed")
+    options: dict[str, Any] = {name: getattr(method, name) for name in names}
+    options["memory_budget"] = bench.memory_budget
+    if stage.metric is not None:
+        options["metric"] = stage.metric
+    if means is not None:
+        options["means"] = bench.mean_activations(means["mean_activations"].key)
+    if targets is not None and method.level == "edge":
+        options["edges"] = space.mask_of(targets)
+    elif targets is not None:
+        options["nodes"] = [space.graph.writers[target] for target in targets]
+    return options
 
 
 @dataclass(frozen=True)
@@ -183,17 +187,26 @@ class ScoresStage(Stage):
             chunk = bench.partial_scores(space, part)
             runs[run] = runs[run].join(chunk) if run in runs else chunk
         total = reduce(add, runs.values())
-        scores, n = total.finish(self.method.method.name), space.n_units
-        columns = {
-            "scores": [self.key] * n,
-            "model": [self.identity.fingerprint] * n,
-            "graph": [space.graph.digest] * n,
-            "dataset": [bench.dataset(self.dataset["examples"].key).name] * n,
-            "method": [self.method.key] * n,
-            "level": [space.level] * n,
-            "unit_id": range(n),
-            "score": pa.array(space.in_order(scores.values), from_pandas=True),
-            "standard_error": pa.array(space.in_order(scores.standard_error), from_pandas=True),
-            "n_examples": [scores.n_examples] * n,
+        about = {
+            "scores": self.key,
+            "model": self.identity.fingerprint,
+            "dataset": bench.dataset(self.dataset["examples"].key).name,
+            "method": self.method.key,
         }
-        return {"scores": pa.table(columns, table("scores").schema)}
+        scores = total.finish(self.method.method.name)
+        return {"scores": scores_table(space, scores, about)}
+
+
+def scores_table(space: UnitSpace, scores: Scores, about: Mapping[str, str | None]) -> pa.Table:
+    """A row for every unit, scored or not; `about` says of which model, dataset and method."""
+    n = space.n_units
+    columns = {name: [value] * n for name, value in about.items()} | {
+        "graph": [space.graph.digest] * n,
+        "level": [space.level] * n,
+        "unit_id": range(n),
+        "score": pa.array(space.in_order(scores.values), from_pandas=True),
+        "standard_error": pa.array(space.in_order(scores.standard_error), from_pandas=True),
+        "n_examples": [scores.n_examples or None] * n,
+    }
+    schema = table("scores").schema
+    return pa.table({name: columns[name] for name in schema.names}, schema)

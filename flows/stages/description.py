@@ -140,23 +140,28 @@ class DatasetStage(Stage):
 
 @dataclass(frozen=True)
 class MethodStage(Stage):
-    """An attribution method with its options and the metric it follows, None if it follows none."""
+    """An attribution method with its options and the metric it follows, None if it follows none.
+
+    `means` says what its means are over, where the task does.
+    """
 
     name = "method"
     version = 2
     kinds = ("methods",)
     method: MethodChoice
     metric: str | None
+    means: str | None = None
     ranking: MethodStage | None = None  # what ranks the units for a restricted method
 
     @classmethod
-    def of(cls, method: MethodChoice, metric: str) -> MethodStage:
-        """The stage of a method on a task with this metric."""
+    def of(cls, method: MethodChoice, metric: str, means: str | None) -> MethodStage:
+        """The stage of a method on a task with this metric and these means."""
         from circuits.attribution import METHODS
 
-        ranking = None if method.of is None else cls.of(method.of, metric)
+        ranking = None if method.of is None else cls.of(method.of, metric, means)
         follows = metric if METHODS[method.name].takes_metric else None
-        return cls(method.label, method, follows, ranking)
+        averages = means if method.takes_means else None
+        return cls(method.label_with(averages), method, follows, averages, ranking)
 
     @property
     def per_unit(self) -> dict[str, Any]:
@@ -174,18 +179,21 @@ class MethodStage(Stage):
     def parameters(self) -> dict[str, Any]:
         """The options with the version of the method itself, and the units it is restricted to."""
         names, ranking = self.method.named_units, self.ranking
-        return self.per_unit | {
+        means = {} if self.means is None else {"means": self.means}
+        restricted = {
             "units": None if names is None else list(names),
             "top": self.method.top,
             "of": None if ranking is None else ranking.parameters,
         }
+        return self.per_unit | restricted | means
 
     def build(self, bench: Workbench) -> Rows:
         """One row."""
-        options = ("name", "label", "level", "intervention", "steps", "quadrature", "scope", "seed")
+        options = ("name", "level", "intervention", "steps", "quadrature", "scope", "seed")
         about = {option: getattr(self.method, option) for option in options}
         about |= {
             "method": self.key,
+            "label": self.scope,
             "metric": self.metric,
             "restriction": self.method.restriction,
         }

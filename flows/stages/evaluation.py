@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from circuits.intervention import MeanActivations
 
 
+CIRCUIT, COMPLEMENT = "circuit", "complement"  # what is run: a circuit, or all but it
+
+
 @dataclass(frozen=True)
 class BaselinesStage(Stage):
     """The whole model by one metric, and its empty circuit under one intervention."""
@@ -104,11 +107,12 @@ class BaselinesStage(Stage):
 class EvaluationStage(Stage):
     """The circuits of one extraction, run on a dataset and judged by one metric.
 
-    What is not in a circuit is replaced as in the baselines.
+    What is not in a circuit is replaced as in the baselines. Of `part` complement, the model is run
+    without each circuit instead.
     """
 
     name = "evaluation"
-    version = 2
+    version = 3
     kinds = ("evaluations",)
     model: ModelIdentity
     described: Found | None
@@ -118,11 +122,12 @@ class EvaluationStage(Stage):
     whole: BaselinesStage
     level: str
     rule: str
+    part: str = CIRCUIT
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The weights, the graph, the metric and the intervention."""
-        return self.whole.parameters | self.model.parameters_of_graph
+        """The weights, the graph, the metric and the intervention, and what is run of a circuit."""
+        return self.whole.parameters | self.model.parameters_of_graph | {"part": self.part}
 
     @property
     def upstream(self) -> Mapping[str, str | None]:
@@ -139,7 +144,8 @@ class EvaluationStage(Stage):
     @property
     def label(self) -> str:
         """The rule, the metric and the intervention, for people."""
-        return f"evaluation of {self.rule} by {self.whole.metric} under {self.whole.intervention}"
+        what = self.rule if self.part == CIRCUIT else f"what {self.rule} leaves out"
+        return f"evaluation of {what} by {self.whole.metric} under {self.whole.intervention}"
 
     @property
     def runs(self) -> ModelIdentity:
@@ -148,6 +154,7 @@ class EvaluationStage(Stage):
 
     def build(self, bench: Workbench) -> Rows:
         """Run every circuit beside one run of the empty one; raises `circuits.EvaluationError`."""
+        from circuits.completeness import complement
         from circuits.evaluation import evaluate_many
         from circuits.faithfulness import faithfulness
 
@@ -157,6 +164,8 @@ class EvaluationStage(Stage):
         assert self.baselines is not None
         space = bench.units(self.described, self.level)
         circuits = bench.circuits(space, self.circuits["circuits"].key)
+        if self.part == COMPLEMENT:
+            circuits = {key: complement(circuit) for key, circuit in circuits.items()}
         dataset = bench.dataset(self.dataset["examples"].key)
         baseline = self.baselines["baselines"].key
         rows = bench.store.read("baselines", baseline).to_pylist()
@@ -178,6 +187,7 @@ class EvaluationStage(Stage):
                 {
                     "evaluation": evaluation,
                     "circuit": circuit,
+                    "part": self.part,
                     "model": self.model.fingerprint,
                     "dataset": dataset.name,
                     "intervention": self.whole.intervention,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,41 +59,49 @@ class CircuitsStage(Stage):
         key = self.scores["scores"].key
         scores = bench.scores(space, key)
         extract: Any = ALGORITHMS[self.rule.name]
-        circuits, members, neurons = [], [], []
+        circuits = []
         for size in self.sizes:
             is_share = self.rule.name != "threshold" and isinstance(size, float)
             asked = units_for_share(scores, size) if is_share else size
             found = extract(scores, asked, self.rule.absolute, self.rule.keep_unscored)
             one = self.parameters | {"sizes": size}
             circuit = stage_key("circuit", 2, one, {"scores": self.scores["scores"].digest})
-            circuits.append(
-                {
-                    "circuit": circuit,
-                    "scores": key,
-                    "graph": space.graph.digest,
-                    "level": self.level,
-                    "algorithm": self.rule.name,
-                    "rule": self.rule.label,
-                    "absolute": self.rule.absolute,
-                    "size_asked": size if is_share else None,
-                    "units_asked": None if self.rule.name == "threshold" else int(asked),
-                    "threshold": float(size) if self.rule.name == "threshold" else None,
-                    "n_units": found.n_units,
-                    "n_edges": found.n_edges,
-                    "n_nodes": found.n_nodes,
-                    "fraction": found.fraction,
-                }
-            )
-            kept = found.mask[space.graph.edge_mask].nonzero()[0].tolist()
-            members += [{"circuit": circuit, "edge_id": edge} for edge in kept]
-            neurons += _neuron_rows(space, circuit, found)
-        belongs = [{"extraction": self.key, "circuit": one["circuit"]} for one in circuits]
-        return {
-            "circuits": rows_of("circuits", circuits),
-            "extractions": rows_of("extractions", belongs),
-            "members": rows_of("members", members),
-            "member_neurons": rows_of("member_neurons", neurons),
+            about = {
+                "circuit": circuit,
+                "scores": key,
+                "algorithm": self.rule.name,
+                "rule": self.rule.label,
+                "absolute": self.rule.absolute,
+                "size_asked": size if is_share else None,
+                "units_asked": None if self.rule.name == "threshold" else int(asked),
+                "threshold": float(size) if self.rule.name == "threshold" else None,
+            }
+            circuits.append((about, found))
+        assert self.key is not None
+        return circuit_tables(space, self.key, circuits)
+
+
+def circuit_tables(
+    space: UnitSpace, extraction: str, circuits: Sequence[tuple[dict[str, Any], Circuit]]
+) -> Rows:
+    """The tables of circuits that belong together; each comes with what is known of its making."""
+    rows, members, neurons = [], [], []
+    for about, found in circuits:
+        circuit = about["circuit"]
+        sizes = {
+            name: getattr(found, name) for name in ("n_units", "n_edges", "n_nodes", "fraction")
         }
+        rows.append(about | {"graph": space.graph.digest, "level": space.level} | sizes)
+        kept = found.mask[space.graph.edge_mask].nonzero()[0].tolist()
+        members += [{"circuit": circuit, "edge_id": edge} for edge in kept]
+        neurons += _neuron_rows(space, circuit, found)
+    belongs = [{"extraction": extraction, "circuit": about["circuit"]} for about, _ in circuits]
+    return {
+        "circuits": rows_of("circuits", rows),
+        "extractions": rows_of("extractions", belongs),
+        "members": rows_of("members", members),
+        "member_neurons": rows_of("member_neurons", neurons),
+    }
 
 
 def _neuron_rows(space: UnitSpace, name: str, circuit: Circuit) -> list[dict[str, Any]]:

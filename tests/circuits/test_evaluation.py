@@ -10,7 +10,17 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from circuits import Circuit, EvaluationError, Graph, attribute, baselines, evaluate, evaluate_many
+from circuits import (
+    Bootstrap,
+    Circuit,
+    EvaluationError,
+    Graph,
+    attribute,
+    baselines,
+    bootstrap_faithfulness,
+    evaluate,
+    evaluate_many,
+)
 from tasks import Metric, get_metric
 from tests.checkpoints import random_dataset, transformers_model
 from tests.oracle import METRICS, Oracle
@@ -130,8 +140,39 @@ def test_values_do_not_depend_on_batches_nor_on_the_circuits_beside(engine):
     small = evaluate_many(model, circuits, dataset, memory_budget=ONE_AT_A_TIME)
     for circuit, one, other in zip(circuits, together, small, strict=True):
         alone = evaluate(model, circuit, dataset)
-        assert (alone.values == one.values).all()
+        assert alone.values == pytest.approx(one.values, rel=1e-12, abs=1e-14)
         assert other.values == pytest.approx(one.values, rel=1e-11, abs=1e-13)
+
+
+def test_the_interval_of_faithfulness_is_that_of_its_values(engine):
+    model, _ = engine()
+    found = evaluate(model, random_circuit(model.graph, 0.8, 3), random_dataset(9, seed=1))
+    bootstrap = Bootstrap(n_resamples=50, confidence=0.5, seed=2)
+    runs = found.baselines
+    expected = bootstrap_faithfulness(found.values, runs.clean, runs.corrupted, bootstrap)
+    assert expected is not None
+    assert found.faithfulness_interval(bootstrap) == expected
+    assert expected.estimate == pytest.approx(found.faithfulness)
+
+
+def test_circuits_may_come_from_a_generator(engine):
+    model, _ = engine()
+    dataset, circuit = random_dataset(3, seed=10), random_circuit(model.graph, 0.6, 3)
+    found = evaluate_many(model, (one for one in (circuit, circuit)), dataset)
+    assert len(found) == 2
+    assert found[1].values == pytest.approx(evaluate(model, circuit, dataset).values, rel=1e-12)
+
+
+def test_circuits_side_by_side_fit_the_memory_budget_in_groups(engine):
+    """However many fit together, each has the values it has alone."""
+    model, _ = engine()
+    dataset = random_dataset(2, lengths=(7,), seed=10)
+    circuits = [random_circuit(model.graph, d, 3) for d in (0.1, 0.2, 0.4, 0.6, 0.9)]
+    alone = [evaluate(model, one, dataset).values for one in circuits]
+    for budget in (1, 300_000, 500_000, 1 << 30):
+        found = evaluate_many(model, circuits, dataset, memory_budget=budget)
+        for one, expected in zip(found, alone, strict=True):
+            assert one.values == pytest.approx(expected, rel=1e-11, abs=1e-13)
 
 
 def test_values_keep_the_order_of_the_dataset(engine):

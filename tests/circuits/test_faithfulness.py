@@ -4,10 +4,28 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
 from circuits import EvaluationError, cmd, cpr
-from circuits.faithfulness import faithfulness
+from circuits.confidence import bootstrap_cmd, bootstrap_cpr
+from circuits.faithfulness import areas, faithfulness
+
+
+def bootstrapped(measure):
+    """A measure of the bootstrap, asked as the plain one is."""
+
+    def measured(fractions, values, axis):
+        return measure(fractions, np.outer(values, [0.8, 1.2]), np.ones(2), np.zeros(2), axis)
+
+    return measured
+
+
+any_measure = pytest.mark.parametrize(
+    "measure",
+    [cpr, cmd, bootstrapped(bootstrap_cpr), bootstrapped(bootstrap_cmd)],
+    ids=["cpr", "cmd", "bootstrap_cpr", "bootstrap_cmd"],
+)
 
 
 def test_faithfulness_is_the_place_between_corrupted_and_clean():
@@ -48,5 +66,59 @@ def test_areas_that_do_not_exist_are_refused():
         cpr([0.5], [1.0])
     with pytest.raises(EvaluationError, match="2 sizes and 3 values"):
         cmd([0.1, 0.5], [1.0, 1.0, 1.0])
-    with pytest.raises(EvaluationError, match="logarithmic"):
+    with pytest.raises(EvaluationError, match="logarithmic axis needs two or more sizes besides"):
         cpr([0.0, 1.0], [0.0, 1.0], axis="log")
+
+
+@any_measure
+@pytest.mark.parametrize("axis", ["linear", "log"])
+@pytest.mark.parametrize("wrong", [-0.1, 1.5, math.nan, math.inf, -math.inf])
+def test_fractions_lie_between_nothing_and_all(measure, axis, wrong):
+    for fractions in ([wrong, 0.2, 1.0], [0.2, 1.0, wrong]):
+        with pytest.raises(EvaluationError, match=f"from 0 to 1, and none of {wrong:g}"):
+            measure(fractions, [0.1, 0.5, 1.0], axis)
+
+
+@pytest.mark.parametrize("measure", [cpr, cmd])
+def test_the_log_axis_leaves_the_empty_circuit_out(measure):
+    """As `bootstrap_cpr` does, and the leaderboard."""
+    without = measure([0.1, 1.0, 0.3], [0.2, 1.1, 0.7], "log")
+    assert measure([0.1, 0.0, 1.0, 0.3], [0.2, 5.0, 1.1, 0.7], "log") == without
+    assert measure([0.1, 0.0, 1.0, 0.3], [0.2, None, 1.1, 0.7], "log") is None
+    with pytest.raises(EvaluationError, match="one size"):
+        measure([0.5, 0.0, 0.5], [0.2, 1.0, 0.7], "log")
+
+
+def test_where_faithfulness_is_undefined_so_are_the_areas():
+    assert cpr([0.1, 0.5, 1.0], [None, None, None]) is None
+    assert cmd([0.1, 0.5, 1.0], [0.2, None, 1.0], axis="log") is None
+    assert cpr([0.1, 1.0], [0.2, math.nan]) is None
+
+
+def test_what_is_not_finite_has_no_place_between():
+    assert faithfulness(math.nan, clean=2.0, corrupted=1.0) is None
+    assert faithfulness(1.0, clean=math.nan, corrupted=1.0) is None
+    assert faithfulness(1.0, clean=math.inf, corrupted=1.0) is None
+    assert faithfulness(1.0, clean=math.inf, corrupted=math.inf) is None
+
+
+@pytest.mark.parametrize("size", [1e-9, 1.0, 1e9])
+def test_a_gap_of_rounding_is_no_gap_and_a_larger_one_is(size):
+    assert faithfulness(size, clean=size, corrupted=size * (1 + 1e-7)) is None
+    assert faithfulness(size, clean=size, corrupted=size * (1 + 1e-5)) == 1.0
+
+
+@pytest.mark.parametrize("axis", ["linear", "log"])
+def test_one_size_is_no_axis(axis):
+    with pytest.raises(EvaluationError, match="one size"):
+        cpr([0.5, 0.5], [1.0, 0.0], axis=axis)
+
+
+@pytest.mark.parametrize("axis", ["linear", "log"])
+def test_many_curves_have_the_areas_of_each(axis):
+    rng = np.random.default_rng(0)
+    fractions, heights = [0.5, 0.01, 1.0, 0.2], rng.normal(size=(3, 2, 4))
+    found = areas(fractions, heights, axis)
+    assert found.shape == (3, 2)
+    for place in np.ndindex(3, 2):
+        assert found[place] == pytest.approx(cpr(fractions, heights[place].tolist(), axis))

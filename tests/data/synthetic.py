@@ -66,7 +66,71 @@ def build(store: Store, seed: int = 0) -> Synthetic:
             _baseline(store, model, task)
             for method in ("EAP", "EAP-IG-inputs"):
                 _cell(made, model, task, method, graph, random)
+    _judge(made)
     return made
+
+
+def _judge(made: Synthetic) -> None:
+    """What may be known of the cell tiny · ioi · EAP besides: rows of every table about it.
+
+    Its intervals are there from 10 and from 100 resamples.
+    """
+    cell = "tiny · ioi · EAP"
+    scores, other = made.scores["tiny", "ioi", "EAP"], made.scores["tiny", "sva", "EAP"]
+    baseline, extraction = key_of("baseline", "tiny", "ioi"), key_of("circuits", cell)
+    circuit, evaluation = key_of("circuit", cell, 0.1), key_of("evaluation", cell, 0.1)
+    without = key_of("complement", cell, 0.1)
+    for n_resamples in (10, 100):
+        drawn = {"n_resamples": n_resamples, "confidence": 0.9, "seed": 0}
+        ends = {"standard_error": 0.1, "low": -n_resamples, "high": n_resamples}
+        intervals = [drawn | ends | {"evaluation": one} for one in (evaluation, without)]
+        curves = [
+            drawn | {"extraction": extraction, "baseline": baseline, "axis": axis, "cpr": 0.5}
+            | {f"{name}_{end}": factor * value for name, factor in (("cpr", 1), ("cmd", 2))
+               for end, value in ends.items()}
+            for axis in ("linear", "log")
+        ]  # fmt: skip
+        tables = {"intervals": rows_of("intervals", intervals), "curves": rows_of("curves", curves)}
+        key = key_of("confidence", n_resamples)
+        made.store.write_all(key, tables, provenance("confidence", cell, 0.1))
+    complement = {
+        "evaluation": without, "circuit": circuit, "part": "complement", "model": key_of("tiny"),
+        "dataset": key_of("ioi", "test"), "intervention": "patching", "metric": "logit-diff",
+        "mean": -0.6, "faithfulness": 0.1, "n_examples": N_EXAMPLES, "baseline": baseline,
+    }  # fmt: skip
+    each = [{"evaluation": without, "example_id": i, "value": -0.6} for i in range(N_EXAMPLES)]
+    marginals = [
+        {"circuit": circuit, "baseline": baseline, "level": "edge", "unit_id": unit,
+         "marginal": 2.0 * unit, "n_examples": N_EXAMPLES}
+        for unit in sorted(made.members[circuit])
+    ]  # fmt: skip
+    values = [
+        {"circuit": circuit, "baseline": baseline, "unit_id": row["unit_id"], "example_id": i,
+         "value": row["marginal"] + i - 1}
+        for row in marginals for i in range(N_EXAMPLES)
+    ]  # fmt: skip
+    stability = [
+        {"scores": scores, "n_best": 2, "n_resamples": 10, "seed": 0, "unit_id": unit,
+         "frequency": frequency, "mean_jaccard": 0.7}
+        for unit, frequency in ((0, 1.0), (7, 0.6), (3, 0.4))
+    ]  # fmt: skip
+    pair = dict(zip(("scores_a", "scores_b"), sorted((scores, other)), strict=True))
+    ids = sorted((circuit, key_of("circuit", "tiny · sva · EAP", 0.1)))
+    pair_of_circuits = dict(zip(("circuit_a", "circuit_b"), ids, strict=True))
+    others = {
+        "evaluations": [complement],
+        "example_values": each,
+        "marginals": marginals,
+        "marginal_values": values,
+        "stability": stability,
+        "recoveries": [{"scores": scores, "truth": "tiny", "n_true": 4, "auroc": 0.75}],
+        "score_comparisons": [pair | {"n_common": 19, "kendall_tau": 0.25}],
+        "circuit_comparisons": [
+            pair_of_circuits | {"n_a": 2, "n_b": 2, "n_shared": 1, "p_value": 0.5}
+        ],
+    }
+    tables = {kind: rows_of(kind, rows) for kind, rows in others.items()}
+    made.store.write_all(key_of("judged"), tables, provenance("judgement", cell, 0.1))
 
 
 def build_levels(store: Store) -> dict[str, list[float | None]]:
@@ -140,7 +204,8 @@ def _model(store: Store, model: str, graph: str) -> None:
         {
             "graph": graph, "edge_id": i, "edge": f"w{i // 5}->r{i % 5}", "writer_id": i // 5,
             "reader_id": i % 5, "writer": f"w{i // 5}", "reader": f"r{i % 5}",
-            "kind": "logits" if i % 5 == 4 else "mlp", "writer_layer": 0, "reader_layer": 1,
+            "kind": "logits" if i % 5 == 4 else "mlp", "writer_layer": 0,
+            "reader_layer": int(i % 5 == 4),
             "reader_nodes": [f"r{i % 5}"],
         }
         for i in range(N_EDGES)
@@ -259,7 +324,8 @@ def _circuits(
         members += [{"circuit": circuit, "edge_id": edge} for edge in edges]
         evaluations.append(
             {
-                "evaluation": evaluation, "circuit": circuit, "model": model, "dataset": dataset,
+                "evaluation": evaluation, "circuit": circuit, "part": "circuit", "model": model,
+                "dataset": dataset,
                 "intervention": "patching", "metric": "logit-diff",
                 "mean": 0.0 if f is None else -1 + 4 * f,
                 "faithfulness": f, "n_examples": N_EXAMPLES,

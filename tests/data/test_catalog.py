@@ -155,7 +155,7 @@ def test_perfect_circuits_have_cpr_of_the_axis_and_no_cmd(tmp_path: Path) -> Non
     ]  # fmt: skip
     evaluations = [
         {
-            "evaluation": key_of(one["circuit"]), "circuit": one["circuit"],
+            "evaluation": key_of(one["circuit"]), "circuit": one["circuit"], "part": "circuit",
             "model": key_of("tiny"), "dataset": key_of("ioi", "test"),
             "intervention": "patching", "metric": "logit-diff", "mean": 3.0, "faithfulness": 1.0,
             "n_examples": 3,
@@ -212,6 +212,101 @@ def test_a_circuit_of_two_lists_of_sizes_counts_once_in_each(tmp_path: Path) -> 
     ).to_pylist()
     assert row["n_sizes"] == 2
     assert after.query("leaderboard").num_rows == before.query("leaderboard").num_rows + 1
+
+
+def judged(made: Synthetic) -> dict[str, object]:
+    """The cell that most is known of, as the columns of a row name it."""
+    return {"model": "tiny", "task": "ioi", "label": "EAP"}
+
+
+def cell_of(row: dict) -> dict[str, object]:
+    return {name: row[name] for name in ("model", "task", "label")}
+
+
+def test_intervals_are_those_of_the_most_resamples(made: Synthetic, catalog: Catalog) -> None:
+    rows = catalog.query("SELECT * FROM benchmark WHERE faithfulness_low IS NOT NULL").to_pylist()
+    (row,) = rows
+    assert cell_of(row) == judged(made)
+    ends = [row[f"faithfulness_{name}"] for name in ("standard_error", "low", "high")]
+    assert (row["size_asked"], ends) == (0.1, [0.1, -100, 100])
+    (row,) = catalog.query("SELECT * FROM leaderboard WHERE n_resamples IS NOT NULL").to_pylist()
+    assert cell_of(row) == judged(made)
+    names = ("cpr_low", "cpr_high", "cmd_low", "cmd_high", "log_cpr_low", "log_cmd_high")
+    assert [row[name] for name in names] == [-100, 100, -200, 200, -100, 200]
+    assert (row["n_resamples"], row["confidence"]) == (100, 0.9)
+
+
+def test_what_a_circuit_leaves_out_stands_beside_it_and_counts_nowhere_else(
+    made: Synthetic, catalog: Catalog
+) -> None:
+    (row,) = catalog.query("SELECT * FROM completeness").to_pylist()
+    assert cell_of(row) == judged(made)
+    (beside,) = catalog.query(
+        "SELECT * FROM benchmark WHERE circuit = $circuit", circuit=row["circuit"]
+    ).to_pylist()
+    assert (row["faithfulness"], row["without"]) == (beside["faithfulness"], 0.1)
+    assert (row["without_low"], row["without_high"]) == (-100, 100)
+    assert row["evaluation"] != beside["evaluation"]
+    assert catalog.query("benchmark").num_rows == len(CELLS) * len(FRACTIONS)
+    n_sizes = catalog.query("SELECT DISTINCT n_sizes FROM leaderboard")["n_sizes"].to_pylist()
+    assert n_sizes == [len(FRACTIONS)]
+
+
+def test_marginals_are_named_and_measured_against_the_whole_model(
+    made: Synthetic, catalog: Catalog
+) -> None:
+    rows = catalog.query("unit_marginals").to_pylist()
+    circuit = key_of("circuit", "tiny · ioi · EAP", 0.1)
+    assert {row["unit_id"] for row in rows} == made.members[circuit]
+    for row in rows:
+        assert cell_of(row) == judged(made)
+        assert row["unit"] == f"w{row['unit_id'] // 5}->r{row['unit_id'] % 5}"
+        assert row["marginal"] == 2.0 * row["unit_id"]
+        assert row["share"] == row["marginal"] / 4  # from -1 to 3
+
+
+def test_stable_units_have_names_scores_and_ranks(made: Synthetic, catalog: Catalog) -> None:
+    rows = catalog.query("stability", n="2").to_pylist()
+    assert [(row["unit"], row["frequency"]) for row in rows] == [("w0->r0", 1.0), ("w1->r2", 0.6)]
+    score = made.score_values[made.scores["tiny", "ioi", "EAP"]][0]
+    assert rows[0]["score"] == score
+
+
+def test_recoveries_and_comparisons_name_what_they_are_of(
+    made: Synthetic, catalog: Catalog
+) -> None:
+    (row,) = catalog.query("recoveries").to_pylist()
+    assert (row["model"], row["task"], row["method"]) == ("tiny", "ioi", "EAP")
+    assert (row["n_true"], row["n_units"], row["auroc"], row["auprc"]) == (4, N_EDGES, 0.75, None)
+    (row,) = catalog.query("comparisons").to_pylist()
+    assert {row["first"], row["second"]} == {"ioi · EAP", "sva · EAP"}
+    assert (row["n_common"], row["tau"], row["iou"]) == (19, 0.25, None)
+    (row,) = catalog.query("overlaps").to_pylist()
+    assert {row["first"], row["second"]} == {"ioi · EAP", "sva · EAP"}
+    assert (row["size"], row["n_shared"], row["p_value"]) == (0.1, 1, 0.5)
+
+
+def test_profiles_share_out_every_score_by_depth_and_kind(
+    made: Synthetic, catalog: Catalog
+) -> None:
+    # one layer covers every depth evenly; all writers are of it, every fifth reader is logits
+    for scores, values in made.score_values.items():
+        rows = catalog.query(
+            "SELECT * FROM profiles WHERE scores = $scores", scores=scores
+        ).to_pylist()
+        shares = {
+            (row["side"], row["kind"], row["from_depth"] and round(10 * row["from_depth"])): row[
+                "share"
+            ]
+            for row in rows
+        }
+        size = np.nan_to_num(np.abs(values))
+        logits = size[4::5].sum() / size.sum()
+        expected = {("read", "logits", None): logits / 2}
+        for i in range(10):
+            expected["written", "mlp", i] = 0.5 / 10
+            expected["read", "mlp", i] = (1 - logits) / 2 / 10
+        assert shares == pytest.approx(expected)
 
 
 def test_edges_are_ranked_by_magnitude_with_nan_last(made: Synthetic, catalog: Catalog) -> None:
@@ -439,3 +534,38 @@ def test_catalog_answers_after_an_error(catalog: Catalog) -> None:
 
 def test_tables_without_an_owner_in_their_rows_are_not_shown(catalog: Catalog) -> None:
     assert set(TABLES) - set(catalog.views) == {"shards"}
+
+
+def test_areas_over_a_part_of_the_sizes_are_marked_and_stand_last(tmp_path: Path) -> None:
+    made = build(Store.open(tmp_path))
+    first = next(
+        one
+        for one in made.store.artifacts("circuits")
+        if one.key == key_of("circuits", "tiny · ioi · EAP")
+    )
+    rows = made.store.read("circuits", first.key).to_pylist()
+    small = [row["circuit"] for row in rows if row["fraction"] <= 0.5]
+    for name, kept in (("half", small), ("most", [row["circuit"] for row in rows])):
+        belongs = [{"extraction": key_of(name), "circuit": one} for one in kept]
+        tables = {
+            "circuits": rows_of("circuits", [row for row in rows if row["circuit"] in kept]),
+            "extractions": rows_of("extractions", belongs),
+            "members": rows_of("members", []),
+            "member_neurons": rows_of("member_neurons", []),
+        }
+        made.store.write_all(key_of(name), tables, provenance("circuits", name, 0.1))
+    catalog = Catalog(made.store)
+    found = {
+        row["extraction"]: row for row in catalog.query("SELECT * FROM leaderboard").to_pylist()
+    }
+    assert (found[key_of("half")]["largest"], found[key_of("half")]["comparable"]) == (0.5, False)
+    assert found[key_of("most")]["comparable"]
+    undefined = [row["comparable"] for row in found.values() if row["cpr"] is None]
+    assert undefined == [None] * len(undefined)
+    assert undefined
+    ordered = [
+        row
+        for row in catalog.query("leaderboard").to_pylist()
+        if (row["model"], row["task"]) == ("tiny", "ioi")
+    ]
+    assert [row["sizes"] for row in ordered] == [*[None] * (len(ordered) - 1), "0 to 0.5"]

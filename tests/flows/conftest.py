@@ -75,12 +75,12 @@ def grid(speaker: Path) -> Callable[..., GridConfig]:
 @pytest.fixture
 def run(server: PrivateServer) -> Callable[[GridConfig, Path], Run]:
     """Run a grid on a store as a new process would: nothing remembered, nothing loaded."""
-
-    def run_afresh(config: GridConfig, store: Path) -> Run:
-        workbench.cache_clear()
-        return run_grid(config, str(store), Watcher())
-
     return run_afresh
+
+
+def run_afresh(config: GridConfig, store: Path) -> Run:
+    workbench.cache_clear()
+    return run_grid(config, str(store), Watcher())
 
 
 def digests(store: Path) -> dict[tuple[str, str], str]:

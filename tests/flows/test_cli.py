@@ -67,7 +67,10 @@ def test_a_second_run_says_that_everything_was_reused(store: Path, speaker: Path
     assert "Every stage was reused" in done.stdout
 
 
-@pytest.mark.parametrize("arguments", [[], ["run"], ["status"], ["query"], ["draw"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["run"], ["status"], ["query"], ["draw"], ["compare"], ["export"]],
+)
 def test_help_answers_at_once(arguments: list[str]):
     began = time.perf_counter()
     done = command(*arguments, "--help")
@@ -95,6 +98,10 @@ def test_the_version_is_that_of_the_distribution():
         (["status", "--store", "nowhere"], "nowhere"),
         (["query", "--store", "nowhere", "leaderboard"], "nowhere"),
         (["draw", "--store", "nowhere"], "nowhere"),
+        (["compare", "abcdef", "012345", "--store", "nowhere"], "nowhere"),
+        (["compare", "a.json", "b.json"], "a.json: the file cannot be read"),
+        (["compare", "a.gif", "b.json"], "a.gif: the ending '.gif' is none of a circuit file"),
+        (["export", "abcdef", "-o", "x.json", "--store", "nowhere"], "nowhere"),
     ],
 )
 def test_a_mistake_gets_one_sentence_and_exit_code_2(
@@ -189,7 +196,7 @@ def test_draw_finds_a_circuit_by_what_it_is(store: Path, tmp_path: Path):
 def test_draw_lists_the_candidates_where_several_are_meant(store: Path, tmp_path: Path):
     done = command("draw", "--task", "ioi", "-o", tmp_path / "x.svg", "--store", store)
     assert done.returncode == 2
-    assert "4 circuits have task ioi; say more:" in done.stderr
+    assert "4 circuits have task ioi; say which by an id, or by --model, --method" in done.stderr
     assert "clean-corrupted" in done.stderr
     assert not (tmp_path / "x.svg").exists()
     nodes = command("draw", "--level", "node", "-o", tmp_path / "x.svg", "--store", store)
@@ -198,6 +205,92 @@ def test_draw_lists_the_candidates_where_several_are_meant(store: Path, tmp_path
     assert "no circuit has task oi (there are task: ioi)" in none.stderr
     ending = command("draw", "--method", "EAP", "--size", "1", "-o", "x.gif", "--store", store)
     assert ending.returncode == 2
+
+
+def ids(store: Path, sql: str) -> list[str]:
+    rows = json.loads(command("query", sql, "--format", "json", "--store", store).stdout)
+    return [next(iter(row.values())) for row in rows]
+
+
+def test_compare_sets_circuits_and_their_scores_side_by_side(store: Path, tmp_path: Path):
+    circuits = ids(store, "SELECT circuit FROM circuit_sizes WHERE size_asked = 0.2 ORDER BY label")
+    assert len(circuits) == 2
+    done = command("compare", circuits[0][:12], circuits[1], "--store", store)
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.splitlines()
+    assert said[0].startswith("first   ioi · speaker · EAP · top-n")
+    assert said[1].startswith("second  ioi · speaker · clean-corrupted · top-n")
+    answer = command("compare", *circuits, "--format", "json", "--store", store)
+    found = {(row["of"], row["measure"]): row["value"] for row in json.loads(answer.stdout)}
+    sql = (
+        "SELECT n_units, other_n_units, n_shared, expected, p_value, jaccard_edges, jaccard_nodes"
+        " FROM circuit_overlap WHERE size_asked = 0.2"
+    )
+    stored = json.loads(command("query", sql, "--format", "json", "--store", store).stdout)[0]
+    assert found["circuits", "edges shared"] == stored["n_shared"]
+    assert found["circuits", "edges shared by chance"] == pytest.approx(stored["expected"])
+    assert found["circuits", "p-value"] == pytest.approx(stored["p_value"])
+    assert found["circuits", "Jaccard index of edges"] == stored["jaccard_edges"]
+    assert {of for of, _ in found} == {"circuits", "scores", "profiles"}
+
+
+def test_an_exported_circuit_is_the_stored_one_in_every_format(store: Path, tmp_path: Path):
+    (circuit,) = ids(
+        store, "SELECT circuit FROM circuit_sizes WHERE label = 'EAP' AND size_asked = 0.2"
+    )
+    edges = ids(store, f"SELECT edge FROM circuit_edges WHERE circuit = '{circuit}'")
+    for ending in ("json", "pt", "graphml"):
+        file = tmp_path / f"circuit.{ending}"
+        done = command("export", circuit[:10], "-o", file, "--store", store)
+        assert done.returncode == 0, done.stderr
+        again = command("compare", file, circuit, "--format", "json", "--store", store)
+        assert again.returncode == 0, again.stderr
+        found = {(row["of"], row["measure"]): row["value"] for row in json.loads(again.stdout)}
+        assert found["circuits", "Jaccard index of edges"] == 1
+        assert found["circuits", "edges of the second"] == len(edges)
+        assert found["scores", "weighted IoU"] == pytest.approx(1)
+    command("export", circuit, "-o", tmp_path / "circuit.csv", "--store", store)
+    with (tmp_path / "circuit.csv").open() as file:
+        assert {row["edge"] for row in csv.DictReader(file)} == set(edges)
+    wrong = command("export", circuit, "-o", tmp_path / "circuit.gif", "--store", store)
+    assert wrong.returncode == 2
+    assert "'.gif' is none of a circuit file" in wrong.stderr
+
+
+def test_exported_scores_are_the_stored_ones_and_make_a_submission(store: Path, tmp_path: Path):
+    (scores,) = ids(store, "SELECT scores FROM attributions WHERE label = 'EAP'")
+    stored = ids(store, f"SELECT score FROM scores WHERE scores = '{scores}' ORDER BY unit_id")
+    for ending in ("json", "pt"):
+        file = tmp_path / f"scores.{ending}"
+        assert command("export", scores, "-o", file, "--store", store).returncode == 0
+        from circuits.interchange import load_circuit_file
+
+        assert load_circuit_file(file).scores.unit_values.tolist() == stored
+    done = command("export", scores, "-o", tmp_path / "submission", "--store", store)
+    assert done.returncode == 0, done.stderr
+    from circuits.interchange import load_submission
+
+    (found,) = load_submission(tmp_path / "submission")
+    assert (found.task, found.model) == ("ioi", "speaker")
+    assert found.imported.scores.unit_values.tolist() == stored
+    again = command("export", scores, "-o", tmp_path / "submission", "--store", store)
+    assert again.returncode == 2
+    assert "is already there" in again.stderr
+    graph = command("export", scores, "-o", tmp_path / "scores.graphml", "--store", store)
+    assert graph.returncode == 2
+
+
+def test_compare_says_what_it_cannot_compare(store: Path, tmp_path: Path):
+    (scores,) = ids(store, "SELECT scores FROM attributions WHERE label = 'EAP'")
+    none = command("compare", "00000000", scores, "--store", store)
+    assert none.returncode == 2
+    assert "no circuit and no scores have an id that begins with '00000000'" in none.stderr
+    circuits = ids(store, "SELECT circuit FROM circuits ORDER BY circuit")
+    alike = command("compare", "", scores, "--store", store)
+    assert alike.returncode == 2
+    mixed = command("compare", scores, circuits[0], "--store", store)
+    assert mixed.returncode == 0  # the circuit's own scores beside the others
+    assert "circuits" not in {line.split()[0] for line in mixed.stdout.splitlines()[3:] if line}
 
 
 def test_the_report_names_best_rows_first(
@@ -210,3 +303,46 @@ def test_the_report_names_best_rows_first(
     rows = rows_of_run(Catalog(done.bench.store), done.outcome.products.values())
     assert len(rows) == 2  # not those of the other grids in the store
     assert rows[0]["cpr"] >= rows[1]["cpr"]
+
+
+def test_a_table_too_wide_for_its_terminal_keeps_every_word():
+    import pyarrow as pa
+    from rich.console import Console
+
+    from flows.asking import show_rows
+
+    numbers = {f"measure_{i}": pa.array([0.123456, 0.2, 0.3]) for i in range(12)}
+    rows = pa.table({"task": ["ioi", "sva", "gt"], "method": ["EAP", "exact", "random"]} | numbers)
+    out = io.StringIO()
+    show_rows(rows.slice(0, 2), "table", Console(file=out, width=80))
+    words = out.getvalue().split()
+    assert {"ioi", "sva", "EAP", "exact"} <= set(words)
+    assert words.count("0.1235") == words.count("0.2") == 12
+    show_rows(rows.slice(0, 0), "table", Console(file=out, width=80))
+    assert out.getvalue().endswith("0 rows\n")
+
+
+def test_a_value_that_nothing_has_is_said(store: Path):
+    done = command("query", "circuit", "circuit=zz", "--store", store)
+    assert "0 rows" in done.stdout
+    assert "nothing in the store fits circuit=zz (id of the circuit, or how it be" in done.stderr
+    done = command("query", "sizes", "task=iio", "--store", store)
+    assert "nothing in the store fits task=iio\n" in done.stderr
+
+
+def test_drawing_without_a_word_says_what_there_is_to_choose_from(store: Path):
+    done = command("draw", "--store", store)
+    assert done.returncode == 2
+    assert done.stderr.startswith("there are ")
+    assert " circuits; say which by an id, or by --model, --task, --method, --lev" in done.stderr
+
+
+def test_pairs_that_are_left_out_are_said(store: Path, tmp_path: Path):
+    names = "[truth/induction, truth/gate]"
+    (tmp_path / "truths.yaml").write_text(
+        f"name: truths\nmodels: {names}\ntasks: {names}\nmethods: [random]\n"
+        "examples: {train: 2, evaluate: 2}\nsizes: [0.5, 1.0]\n"
+    )
+    done = command("run", tmp_path / "truths.yaml", "--store", tmp_path / "store")
+    assert done.returncode == 0
+    assert "left out  2 of 4 pairs of a model and a task: a model truth/" in done.stdout

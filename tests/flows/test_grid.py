@@ -27,6 +27,7 @@ ALL_STAGES = {
     "circuits": 1,
     "baselines": 1,
     "evaluation": 1,
+    "confidence": 1,
 }
 
 
@@ -58,24 +59,45 @@ def test_a_second_run_reuses_every_stage_and_loads_no_model(store: Path, grid: G
         ({"memory_budget": "64MiB"}, {}),
         ({"device": "cpu"}, {}),
         ({"name": "another"}, {}),
-        ({"sizes": "[0.1, 0.2]"}, {"circuits": 1, "evaluation": 1}),
-        ({"extraction": "[greedy]"}, {"circuits": 1, "evaluation": 1}),
+        ({"sizes": "[0.1, 0.2]"}, {"circuits": 1, "evaluation": 1, "confidence": 1}),
+        ({"extraction": "[greedy]"}, {"circuits": 1, "evaluation": 1, "confidence": 1}),
         (
             {"examples": "{train: 6, evaluate: 5}"},
-            {"dataset": 1, "baselines": 1, "evaluation": 1},
+            {"dataset": 1, "baselines": 1, "evaluation": 1, "confidence": 1},
         ),
         (
             {"examples": "{train: 8, evaluate: 4}"},  # the first three shards are the same
-            {"dataset": 1, "shard": 1, "scores": 1, "circuits": 1, "evaluation": 1},
+            {
+                "dataset": 1,
+                "shard": 1,
+                "scores": 1,
+                "circuits": 1,
+                "evaluation": 1,
+                "confidence": 1,
+            },
         ),
         (
             {"methods": "[EAP, clean-corrupted]"},
-            {"method": 1, "shard": 3, "scores": 1, "circuits": 1, "evaluation": 1},
+            {
+                "method": 1,
+                "shard": 3,
+                "scores": 1,
+                "circuits": 1,
+                "evaluation": 1,
+                "confidence": 1,
+                "score comparisons": 1,
+                "circuit comparisons": 1,
+            },
         ),
         (
             {"tasks": "[{name: ioi, judged_by: [logit-diff, accuracy]}]"},
-            {"baselines": 1, "evaluation": 1},
+            {"baselines": 1, "evaluation": 1, "confidence": 1},
         ),
+        ({"judging": "{confidence: 0.9}"}, {"confidence": 1}),
+        ({"judging": "{completeness: true}"}, {"evaluation": 1, "confidence": 1}),
+        ({"judging": "{minimality: 20}"}, {"minimality": 1}),
+        ({"judging": "{stability: {resamples: 10, size: 5}}"}, {"stability": 1}),
+        ({"judging": "{comparisons: false}"}, {}),
     ],
 )
 def test_a_change_recomputes_what_depends_on_it_and_nothing_else(
@@ -148,7 +170,7 @@ def test_a_failing_cell_leaves_the_others_alone_and_is_named(
     store = tmp_path / "store"
     done = run(grid(tasks="[greater-than, ioi]"), store)
     (failure,) = done.outcome.failures
-    assert failure.cell.label == "speaker · greater-than · EAP"
+    assert failure.turn.label == "speaker · greater-than · EAP"
     assert "cannot express the task greater-than" in failure.sentence
     assert [cell.task.label for cell in done.outcome.products] == ["ioi"]
     assert [one.sentence for one in Store.open(store).failures()] == [failure.sentence]
@@ -188,7 +210,7 @@ def test_weights_that_are_not_numbers_fail_their_cells_alone(
     save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
     done = run(grid(models=f"[{speaker}, {broken}]"), tmp_path / "store")
     (failure,) = done.outcome.failures
-    assert failure.cell.label == "broken · ioi · EAP"
+    assert failure.turn.label == "broken · ioi · EAP"
     assert "nan" in failure.sentence
     assert [cell.model.label for cell in done.outcome.products] == ["speaker"]
 
@@ -239,10 +261,10 @@ def test_the_store_tells_where_the_grid_stands(store: Path, grid: Grid, run: Run
         found = [row["status"] for row in rows]
         return {status: found.count(status) for status in set(found)}
 
-    assert standing() == {"done": 11}
+    assert standing() == {"done": 12}
     sorted((store / "evaluations").rglob("*.json"))[0].unlink()
     workbench.cache_clear()
-    assert standing() == {"done": 10, "missing": 1}
+    assert standing() == {"done": 11, "missing": 1}
 
 
 def test_the_tables_agree_with_the_science_they_store(store: Path, speaker: Path, grid: Grid):
@@ -267,3 +289,150 @@ def test_the_tables_agree_with_the_science_they_store(store: Path, speaker: Path
     assert kept["n_edges"] == scores.top_n(20).n_edges
     (whole,) = catalog.query("SELECT * FROM benchmark WHERE size_asked = 1.0").to_pylist()
     assert whole["faithfulness"] == pytest.approx(1.0, abs=1e-4)
+
+
+def pairs_file(path: Path) -> Path:
+    """Pairs whose train prompts have ten tokens, and whose test prompts have six."""
+    long, short = "Then {0} and {1} went to the store. {0} gave a book to", "{0} gave a book to"
+    rows = [["clean", "corrupted", "correct", "incorrect", "split"]]
+    for a, b in [("Mary", "John"), ("John", "Mary"), ("Tom", "Mary"), ("Mary", "Tom")]:
+        rows.append([long.format(a, b), long.format(b, a), f" {b}", f" {a}", "train"])
+        rows.append([short.format(a), short.format(b), f" {b}", f" {a}", "test"])
+    path.write_text("\n".join(",".join(row) for row in rows))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("methods", "task"),
+    [
+        ("[{name: exact, intervention: mean-positional}]", ""),
+        ("[{name: EAP, judged_under: [mean-positional]}]", ""),
+        (
+            "[{ensemble: [{name: EAP, intervention: mean-positional}, random],"
+            " judged_under: [patching]}]",
+            ", means_on: test",
+        ),
+        (
+            "[{name: exact, top: 3, of: {name: EAP, intervention: mean-positional},"
+            " judged_under: [zero]}]",
+            ", means_on: test",
+        ),
+    ],
+)
+def test_prompts_of_several_lengths_are_refused_before_anything_is_run_that_needs_one(
+    grid: Grid, run: RunGrid, tmp_path: Path, methods: str, task: str
+):
+    file = pairs_file(tmp_path / "pairs.csv")
+    config = grid(tasks=f"[{{path: {file}{task}}}]", methods=methods)
+    done = run(config, tmp_path / "store")
+    (failure,) = done.outcome.failures
+    assert "mean-positional needs inputs of one length, but pairs has several" in failure.sentence
+    assert "split train have" in failure.sentence
+    assert "split test have" in failure.sentence
+    assert set(statuses(done)["computed"]) == {"dataset", "method", "model"}
+
+
+def test_lengths_matter_only_where_means_at_positions_are_put_in(
+    grid: Grid, run: RunGrid, tmp_path: Path
+):
+    file = pairs_file(tmp_path / "pairs.csv")
+    method = "{name: EAP, intervention: mean-positional, judged_under: [patching, mean]}"
+    done = run(grid(tasks=f"[{{path: {file}}}]", methods=f"[{method}]"), tmp_path / "store")
+    assert done.outcome.failures == []
+
+
+def test_a_wrong_size_is_refused_before_means_are_taken(grid: Grid, run: RunGrid, tmp_path: Path):
+    config = grid(methods="[{name: EAP, intervention: mean}]", sizes="[100000]")
+    done = run(config, tmp_path / "store")
+    assert "a circuit of 100000 edges was asked for" in done.outcome.failures[0].sentence
+    assert done.outcome.count("computed", "means") == 0
+
+
+def test_a_graph_without_groups_is_refused_the_second_time(
+    grid: Grid, run: RunGrid, speaker: Path, tmp_path: Path
+):
+    config = grid(models=f"[{speaker}, {{name: {speaker}, kv: grouped}}]")
+    done = run(config, tmp_path / "store")
+    (failure,) = done.outcome.failures
+    assert failure.turn.label == "speaker (grouped) · ioi · EAP"
+    assert "speaker is listed twice: its heads share no keys and values" in failure.sentence
+    alone = grid(models=f"[{{name: {speaker}, kv: grouped}}]")
+    assert run(alone, tmp_path / "store").outcome.failures == []
+
+
+def test_rows_of_different_means_are_told_apart(grid: Grid, run: RunGrid, tmp_path: Path):
+    methods = "[{name: EAP, intervention: mean}, {name: random, judged_under: [mean]}]"
+    config = grid(
+        tasks="[{name: ioi, means: 5}, {name: ioi, means: 4, means_on: validation}]",
+        methods=methods,
+    )
+    done = run(config, tmp_path / "store")
+    assert done.outcome.failures == []
+    catalog = Catalog(Store.open(tmp_path / "store"))
+    rows = catalog.query("SELECT label, means_over FROM leaderboard").to_pylist()
+    assert sorted((row["label"], row["means_over"]) for row in rows) == [
+        ("EAP (mean), means over 4 of validation", 4),
+        ("EAP (mean), means over 5", 5),
+        ("random", 4),
+        ("random", 5),
+    ]
+    labels = [cell.label for cell in done.outcome.products]
+    assert len(set(labels)) == 4
+
+
+def test_the_graphs_and_dtypes_of_one_model_are_told_apart(
+    grid: Grid, run: RunGrid, grouped_speaker: Path, tmp_path: Path
+):
+    import io
+
+    from rich.console import Console
+
+    from flows.finding import find_circuit, load_circuit
+    from flows.leaderboard import leaderboard_table, rows_of_run
+
+    models = (
+        f"[{grouped_speaker}, {{name: {grouped_speaker}, kv: grouped}},"
+        f" {{name: {grouped_speaker}, dtype: float64}}]"
+    )
+    done = run(grid(models=models), tmp_path / "store")
+    assert done.outcome.failures == []
+    labels = ["grouped", "grouped (float64)", "grouped (grouped)"]
+    assert sorted(cell.model.label for cell in done.outcome.products) == labels
+    catalog = Catalog(Store.open(tmp_path / "store"))
+    for view in ("leaderboard", "benchmark", "edge_scores", "circuit_sizes"):
+        found = catalog.query(f"SELECT DISTINCT model FROM {view} ORDER BY model")
+        assert found["model"].to_pylist() == labels
+    rows = rows_of_run(catalog, done.outcome.products.values())
+    out = io.StringIO()
+    Console(file=out, width=140).print(leaderboard_table(rows, 140))
+    assert [line.split("  ")[0] for line in out.getvalue().splitlines() if "EAP" in line] == labels
+    filters = {"model": "grouped (grouped)", "size": 0.5}
+    _, title = load_circuit(catalog, find_circuit(catalog, None, filters))
+    assert title.startswith("ioi · grouped (grouped) · EAP")
+
+
+def test_areas_over_few_sizes_stand_below_the_others_with_their_sizes(
+    grid: Grid, run: RunGrid, tmp_path: Path
+):
+    import io
+
+    from rich.console import Console
+
+    from flows.leaderboard import leaderboard_table, rows_of_run
+
+    methods = "[{name: exact, top: 20, of: EAP}, random]"
+    done = run(grid(methods=methods), tmp_path / "store")
+    catalog = Catalog(Store.open(tmp_path / "store"))
+    rows = rows_of_run(catalog, done.outcome.products.values())
+    assert [(row["method"], row["comparable"]) for row in rows] == [
+        ("random", True),
+        ("exact", False),
+    ]
+    assert rows[1]["cmd"] < rows[0]["cmd"]  # which says nothing
+    out = io.StringIO()
+    Console(file=out, width=140).print(leaderboard_table(rows, 140))
+    heading, _, last = out.getvalue().splitlines()
+    assert "sizes" in heading
+    assert f"{rows[1]['smallest']:.2g} to {rows[1]['largest']:.2g}" in last
+    asked = catalog.query("leaderboard").to_pylist()
+    assert [row["sizes"] is None for row in asked] == [True, False]

@@ -13,6 +13,7 @@ from flows.config import DEFAULT_SIZES, GridConfig
 from flows.errors import GridError
 from flows.reading import parse_grid, read_grid
 
+HUGE = "1" * 401
 HEAD = "models: [gpt2]\ntasks: [ioi]\nmethods: [EAP]\n"
 
 
@@ -48,6 +49,43 @@ def test_cells_of_one_model_stand_together():
         "a/b · sva · clean-corrupted",
     ]
     assert len(cells) == 8
+
+
+def test_a_truth_and_the_task_of_its_name_go_together():
+    text = (
+        "models: [bundled/behaviours, truth/gate, truth/backup]\n"
+        "tasks: [ioi, truth/gate, truth/backup, {path: pyproject.toml}]\nmethods: [EAP]\n"
+    )
+    assert [cell.label.removesuffix(" · EAP") for cell in parse(text).cells()] == [
+        "bundled/behaviours · ioi",
+        "bundled/behaviours · pyproject",
+        "truth/gate · truth/gate",
+        "truth/gate · pyproject",
+        "truth/backup · truth/backup",
+        "truth/backup · pyproject",
+    ]
+
+
+def test_cells_of_one_task_with_different_options_are_told_apart():
+    tasks = "[ioi, {name: ioi, train: 5, judged_by: [kl, accuracy]}, {name: sva, train: 5}]"
+    titles = [cell.title for cell in parse(HEAD.replace("[ioi]", tasks)).cells()]
+    assert titles == ["ioi", "ioi (train 5, judged_by kl, accuracy)", "sva"]
+
+
+def test_a_rule_without_the_scores_it_is_for_may_stand_beside_another():
+    rules = (
+        "[{name: top-n, level: edge}, {name: top-n, level: node}, {name: top-n, absolute: false}]"
+    )
+    grid = parse(with_methods("EAP", "{name: EAP, level: node}") + f"extraction: {rules}\n")
+    assert len(grid.extraction) == 3
+
+
+def test_edges_in_another_order_are_the_same_edges():
+    one, other = (
+        parse(with_methods(f"{{name: exact, edges: [{edges}]}}")).methods[0]
+        for edges in ("m1->logits, input->m0", "input->m0, m1->logits")
+    )
+    assert one == other
 
 
 def test_a_method_gets_its_own_defaults():
@@ -94,10 +132,12 @@ def test_labels_of_methods_say_what_is_not_the_default(entry: str, label: str):
 
 
 def test_labels_of_models_tell_entries_of_the_same_weights_apart():
-    models = "[gpt2, {name: gpt2, dtype: float64}, {name: gpt2, kv: grouped}]"
+    models = "[gpt2, {name: gpt2, dtype: float64}, {name: gpt2, kv: grouped, revision: v2}]"
     grid = parse(HEAD.replace("[gpt2]", models))
-    assert [model.label for model in grid.models] == ["gpt2", "gpt2 (float64)", "gpt2 (grouped)"]
-    assert {model.short_name for model in grid.models} == {"gpt2"}
+    assert [model.label for model in grid.models] == [
+        *("gpt2", "gpt2 (float64)", "gpt2@v2 (grouped)"),
+    ]
+    assert [model.short_name for model in grid.models] == ["gpt2", "gpt2", "gpt2@v2"]
 
 
 def test_what_ranks_units_has_the_level_of_the_targets():
@@ -187,8 +227,8 @@ FAULTS = {
     "shard_size: many": "line 4: `shard_size` must be a whole number, not the text `many`",
     "examples: {train: 1.5}": "line 4: `train` must be a whole number, not `1.5`",
     "examples: {trian: 1}": "line 4: unknown key `trian`; did you mean `train`?",
-    "sizes: [0.1, 1.5]": "line 4: `sizes`: a fraction lies above 0 and up to 1.0; write edges",
-    "sizes: [0]": "line 4: `sizes`: must be at least one edge, not `0`",
+    "sizes: [0.1, 1.5]": "line 4: `sizes`: a fraction lies above 0 and up to 1.0; write units",
+    "sizes: [0]": "line 4: `sizes`: must be at least 1, not `0`",
     "sizes: [.nan]": "line 4: `sizes`: a fraction lies above 0",
     "sizes: [true]": "line 4: `sizes`: must be a fraction such as 0.05 or a whole number",
     "sizes: [0.1, 0.5, 0.1]": "line 4: `0.1` is listed twice",
@@ -207,6 +247,27 @@ FAULTS = {
     "extraction: [top-n, {name: greedy, level: node}]": "line 4: no method has node scores to extr",
     "shard_units: 0": "line 4: `shard_units`: it should be greater than or equal to 1",
     "extraction: [{name: top-n, absolute: maybe}]": "line 4: `absolute`",
+    f"memory_budget: {HUGE}": "line 4: `11111111111111111111…` is too large a number",
+    f"sizes: [{HUGE}]": "line 4: `11111111111111111111…` is too large a number",
+    f"examples: {{train: {HUGE}}}": "line 4: `11111111111111111111…` is too large a number",
+    "examples: {train: 1000001}": "line 4: `train`: it should be less than or equal to 1000000",
+    f"extraction: [{{name: threshold, values: [{HUGE}]}}]": "line 4: `11111111111111111111…` is",
+    "extraction: [{name: threshold, values: []}]": "line 4: `values` lists nothing",
+    "extraction: [{name: top-n, sizes: []}]": "line 4: `sizes` lists nothing",
+    "extraction: [top-n, {name: top-n, level: edge}]": "line 4: `top-n` is listed twice for edge",
+    "extraction: [top-n, {name: top-n, keep_unscored: false}]": "top-n (unscored out)` is listed",
+    "extraction: [{name: threshold, values: [0.1]}]\nsizes: [0.1]": "line 5: no rule under `ext",
+    "judging: {resample: 5}": "line 4: unknown key `resample`; did you mean `resamples`?",
+    "judging: {resamples: 1}": "line 4: `resamples`: it should be greater than or equal to 2",
+    "judging: {confidence: 95}": "`confidence`: must be a number between 0 and 1, such as 0.95, n",
+    "judging: {seed: -1}": "line 4: `seed`: it should be greater than or equal to 0",
+    "judging: {cross_task: true}": "line 4: `cross_task` needs two tasks or more, and the grid h",
+    "judging: {cross_task: ioi}": "line 4: `cross_task` must be true or false, not `ioi`",
+    "judging: {minimality: 0}": "line 4: `minimality`: it should be greater than or equal to 1",
+    "judging: {stability: {sizes: 1}}": "line 4: unknown key `sizes`; did you mean `size`?",
+    "judging: {stability: {size: 0.0}}": "line 4: `size`: a fraction lies above 0 and up to 1.0",
+    "judging: 5": "line 4: `5` must be a mapping",
+    "sizes: [100, 200]\njudging: {minimality: 50}": "line 5: no circuit has at most 50 units: the",
     "methods: [EAP]": "line 4: `methods` is given twice (first on line 3)",
     "device: !!python/name:os.system": "line 4: the tag `tag:yaml.org,2002:python/name:os.system`",
 }
@@ -226,19 +287,36 @@ FAULTS_OF_ENTRIES = {
     ("methods", "{name: EAP, seed: 1}"): "line 3: EAP takes no `seed`; random does",
     ("methods", "{name: random, seed: -1}"): "line 3: `seed`: it should be greater than or equal",
     ("methods", "{name: EAP, level: nodes}"): "line 3: unknown level `nodes`; did you mean `node`?",
-    ("methods", "{name: information-flow-routes, level: neuron}"): "its level is edge or node",
+    (
+        "methods",
+        "{name: information-flow-routes, level: neuron}",
+    ): "has no neuron scores, only edge and node scores",
     ("methods", "{name: EAP, edges: [m0->m1]}"): "line 3: EAP takes no `edges`; exact does",
     ("methods", "{name: EAP, top: 5, of: EAP}"): "line 3: EAP takes no `top`; exact does",
     ("methods", "{name: exact, level: neuron}"): "exact scores the neurons of chosen nodes: add",
     ("methods", "{name: exact, nodes: [m0]}"): "exact at edge level is restricted by `edges`",
     ("methods", "{name: exact, level: node, edges: [m0->m1]}"): "is restricted by `nodes`",
-    ("methods", "{name: exact, edges: [m0]}"): "`m0` is no edge: write writer->reader, as in",
-    ("methods", "{name: exact, level: node, nodes: [m0->m1]}"): "`m0->m1` is an edge, and `nodes`",
+    (
+        "methods",
+        "{name: exact, edges: [m0]}",
+    ): "`m0` is no edge: edges are written as in a0.h1->m2, i",
+    (
+        "methods",
+        "{name: exact, level: node, nodes: [m0->m1]}",
+    ): "`m0->m1` is no node that has scores",
+    ("methods", "{name: exact, edges: [1]}"): "line 3: `edges` must be text, not `1`",
+    ("methods", "{name: exact, edges: [m0->input]}"): "line 3: `m0->input` is no edge: edges are",
+    ("methods", "{name: exact, level: node, nodes: [logits]}"): "`logits` is no node that has scor",
+    ("methods", "{name: exact, level: neuron, nodes: ['m0[3]']}"): "`m0[3]` is no node that has sc",
+    (
+        "methods",
+        "{name: exact, edges: [m0->m1, m0->m2]}, {name: exact, edges: [m0->m2, m0->m1]}",
+    ): "line 3: `exact (m0->m1 and 1 more)` is listed twice",
     ("methods", "{name: exact, edges: [m0->m1, m0->m1]}"): "line 3: `m0->m1` is listed twice",
     ("methods", "{name: exact, edges: []}"): "line 3: `edges` lists nothing",
     ("methods", "{name: exact, top: 5}"): "line 3: `top` needs `of`, as in {top: 500, of: EAP}",
     ("methods", "{name: exact, of: EAP}"): "line 3: `of` needs `top`, as in {top: 500, of: EAP}",
-    ("methods", "{name: exact, top: 0, of: EAP}"): "line 3: `top`: must be at least one edge",
+    ("methods", "{name: exact, top: 0, of: EAP}"): "line 3: `top`: must be at least 1, not",
     ("methods", "{name: exact, top: 5, of: EAP, edges: [m0->m1]}"): "or by `top` and `of`, not by",
     ("methods", "{name: exact, top: 5, of: EPA}"): "unknown method `EPA`; did you mean `EAP`?",
     ("methods", "{name: exact, top: 5, of: {name: EAP, steps: 5}}"): "line 3: EAP takes no `steps`",
@@ -261,13 +339,45 @@ FAULTS_OF_ENTRIES = {
     ("methods", "{name: EAP-IG-inputs, steps: 0}"): "line 3: `steps`: it should be greater",
     ("methods", "{name: EAP-IG-inputs, quadrature: lft}"): "unknown quadrature `lft`; did you mean",
     ("methods", "{name: EAP-IG-inputs, quadrature: trapezoid, steps: 1}"): "at least 2 steps",
+    (
+        "methods",
+        "{name: EAP-IG-inputs, steps: 1001}",
+    ): "line 3: integrated gradients take at most 1",
     ("methods", "EAP, EAP"): "line 3: `EAP` is listed twice",
     ("methods", "EAP-IG-inputs, {name: EAP-IG-inputs, steps: 5}"): "is listed twice",
+    ("methods", "{ensemble: [EAP, exact], combine: rank-men}"): "unknown combination `rank-men`; d",
+    (
+        "methods",
+        "{ensemble: [EAP]}",
+    ): "line 3: an ensemble combines two or more methods: EAP is one",
+    ("methods", "{ensemble: []}"): "line 3: `ensemble` lists nothing",
+    ("methods", "{ensemble: EAP}"): "line 3: `ensemble` must be a list, such as `ensemble: [EAP]`",
+    (
+        "methods",
+        "{ensemble: [EAP, {name: EAP, level: node}]}",
+    ): "members of an ensemble score one level: EAP has edge scores, EAP (node) node scores",
+    ("methods", "{ensemble: [EAP, EAP]}"): "line 3: `EAP` is listed twice",
+    ("methods", "{ensemble: [EAP, EPA]}"): "line 3: unknown method `EPA`; did you mean `EAP`?",
+    ("methods", "{ensemble: [EAP, {name: random, steps: 2}]}"): "line 3: random takes no `steps`",
+    ("methods", "{ensemble: [EAP, exact], steps: 2}"): "line 3: unknown key `steps`; known are",
+    (
+        "methods",
+        "{ensemble: [EAP, {name: exact, judged_under: [zero]}]}",
+    ): "members are only scored",
+    ("methods", "{ensemble: [EAP, exact]}, {ensemble: [EAP, exact]}"): "EAP and exact` is listed t",
+    ("methods", "{name: EAP, combine: rank-mean}"): "line 3: unknown key `combine`",
+    ("methods", "{path: nowhere.json}"): "line 3: there is no file ",
+    ("methods", "{path: .}"): "line 3: there is no file ",
+    ("methods", "{path: pyproject.toml}"): "pyproject.toml is no circuit file: those end in .json",
+    ("methods", "{path: nowhere.json, steps: 3}"): "line 3: unknown key `steps`; known are",
+    ("models", "truth/indction"): "unknown bundled model `truth/indction`; did you mean `truth/ind",
     ("tasks", "oi"): "line 2: unknown task `oi`; did you mean `ioi`?",
     ("tasks", "{name: ioi, metric: logit}"): "unknown metric `logit`; did you mean `logit-diff`?",
     ("tasks", "{name: ioi, metric: accuracy}"): "line 2: accuracy has no gradient for a method",
     ("tasks", "{name: ioi, metric: kl}"): "line 2: kl is flat at the clean input, where EAP takes",
     ("tasks", "{name: ioi, judged_by: [acc]}"): "line 2: unknown metric `acc`",
+    ("tasks", "{name: ioi, judged_by: [kl, kl]}"): "line 2: `kl` is listed twice",
+    ("tasks", "ioi, truth/gate"): "line 2: truth/gate is for the model of its own name alone: add",
     ("tasks", "{name: ioi, train_on: test1}"): "line 2: unknown split `test1`; did you mean `test`",
     ("tasks", "{name: ioi, means_on: tst}"): "line 2: unknown split `tst`; did you mean `test`?",
     ("tasks", "{name: ioi, means: 5}"): "line 2: `means` is for mean interventions, and no method",
@@ -280,6 +390,9 @@ FAULTS_OF_ENTRIES = {
     ("models", "{name: gpt2, dtype: float31}"): "line 1: unknown dtype `float31`; did you mean",
     ("models", "{dtype: float32}"): "line 1: `name` is missing",
     ("models", "{name: gpt2, kv: group}"): "line 1: unknown kv `group`; did you mean `grouped`?",
+    ("models", "{name: bundled/behaviours, revision: main}"): "and behaviours is bundled: leave it",
+    ("models", "{name: ., revision: main}"): "line 1: `revision` is of a name on the hub, and",
+    ("models", "gpt2, truth/gate"): "line 1: truth/gate does the task of its own name alone: add",
     ("models", "gpt2, gpt2"): "line 1: `gpt2` is listed twice",
 }
 
@@ -328,6 +441,59 @@ foo: 2
     ]
 
 
+def test_stability_needs_a_method_that_scores_examples():
+    told = fault(with_methods("random") + "judging: {stability: {size: 5}}\n")
+    assert "line 4: `stability` is for methods that score examples, and the grid has none" in told
+
+
+def test_judging_has_intervals_and_comparisons_unless_told_otherwise():
+    judging = parse(HEAD).judging
+    assert (judging.resamples, judging.confidence, judging.seed) == (1000, 0.95, 0)
+    assert judging.comparisons
+    asked = (judging.cross_task, judging.completeness, judging.minimality, judging.stability)
+    assert asked == (False, False, None, None)
+    stability = parse(HEAD + "judging: {stability: {}}\n").judging.stability
+    assert stability is not None
+    assert (stability.resamples, stability.size) == (100, 0.01)
+
+
+def test_an_ensemble_is_a_method_of_its_members_level_with_their_defaults():
+    (ensemble,) = parse(
+        with_methods("{ensemble: [{name: EAP, level: node}, {name: EAP-IG-inputs, level: node}]}")
+    ).methods
+    assert (ensemble.level, ensemble.combine) == ("node", "rank-mean")
+    assert [member.steps for member in ensemble.ensemble] == [None, 5]
+    assert ensemble.label == "rank-mean of EAP (node) and EAP-IG-inputs (node, 5, midpoint)"
+    assert ensemble.evaluated_under == ("patching",)
+
+
+def test_circuits_of_an_ensemble_are_run_under_every_intervention_of_its_members():
+    both = "{name: EAP, intervention: zero}, {name: EAP, intervention: mean}, random"
+    told, asked = parse(
+        with_methods(
+            f"{{ensemble: [{both}]}}",
+            f"{{ensemble: [{both}], judged_under: [patching], combine: minimum}}",
+        )
+    ).methods
+    assert told.evaluated_under == ("mean", "zero")
+    assert asked.evaluated_under == ("patching",)
+    assert asked.interventions == {"mean", "zero", "patching"}
+
+
+def test_a_metric_that_a_member_cannot_follow_is_refused():
+    accuracy = HEAD.replace("[ioi]", "[{name: ioi, metric: accuracy}]")
+    told = fault(with_methods("{ensemble: [random, EAP]}", head=accuracy))
+    assert "accuracy has no gradient for a method to follow" in told
+
+
+def test_a_file_of_scores_is_a_method_by_its_name(tmp_path: Path):
+    (tmp_path / "ioi.json").write_text("{}")
+    (method,) = parse(with_methods("{path: ioi.json, level: node}"), tmp_path).methods
+    assert (method.label, method.level) == ("ioi.json (node)", "node")
+    assert method.path == str(tmp_path / "ioi.json")
+    assert method.evaluated_under == ("patching",)
+
+
 def test_kl_may_be_integrated_and_accuracy_may_judge():
     task = "[{name: ioi, metric: kl, judged_by: [kl, accuracy]}]"
     grid = parse(HEAD.replace("[ioi]", task).replace("EAP", "EAP-IG-inputs"))
@@ -374,7 +540,10 @@ VALUES = st.recursive(
         st.lists(inner, max_size=3),
         st.dictionaries(
             st.sampled_from(
-                ["name", "path", "steps", "metric", "sizes", "values", "level", "of", "top", "x"]
+                [
+                    *("name", "path", "steps", "metric", "sizes", "values", "level", "of", "top"),
+                    *("ensemble", "combine", "resamples", "stability", "minimality", "x"),
+                ]
             ),
             inner,
             max_size=3,

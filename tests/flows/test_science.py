@@ -160,15 +160,15 @@ def test_the_bar_knows_the_work_of_a_model_it_meets_for_the_first_time(
             super().started(plan)
             self.first = self.total
 
-        def cell_ended(self, cell):
-            super().cell_ended(cell)
+        def turn_ended(self, turn):
+            super().turn_ended(turn)
             self.seen = [*getattr(self, "seen", []), (self.done, self.total)]
 
     workbench.cache_clear()
     watcher = Noting()
     config = grid(tasks="[ioi, sva]", methods="[{name: exact, top: 12, of: EAP}]", shard_units="4")
     run_grid(config, str(tmp_path / "store"), watcher)
-    (half, known), (done, total) = watcher.seen
+    (half, known), *_, (done, total) = watcher.seen
     assert watcher.first < known
     assert half == pytest.approx(known / 2, rel=0.2)
     assert (done, total) == (pytest.approx(known), pytest.approx(known))
@@ -245,6 +245,9 @@ def test_a_metric_that_no_method_follows_is_no_reason_to_score_again(
         "circuits": 1,
         "baselines": 1,
         "evaluation": 3,
+        "confidence": 3,
+        "score comparisons": 1,
+        "circuit comparisons": 1,
     }
 
 
@@ -269,12 +272,14 @@ def test_means_are_taken_once_for_all_methods_and_again_for_other_examples(
     again = run(grid(methods=methods, tasks=others, sizes="[0.5]"), store)
     assert statuses(again)["computed"] == {
         "dataset": 1,
+        "method": 2,  # their labels say what means are over
         "means": 1,
         "shard": 6,
         "scores": 2,
         "circuits": 2,
         "baselines": 1,
         "evaluation": 2,
+        "confidence": 2,
     }
 
 
@@ -282,7 +287,7 @@ def test_means_by_position_need_inputs_of_one_length(grid: Grid, run: RunGrid, t
     methods = "[{name: EAP, intervention: mean-positional}, EAP]"
     done = run(grid(methods=methods, examples="{train: 12, evaluate: 12}"), tmp_path / "store")
     (failure,) = done.outcome.failures
-    assert failure.cell.method.intervention == "mean-positional"
+    assert failure.turn.method.intervention == "mean-positional"
     assert "mean-positional needs inputs of one length" in failure.sentence
     assert len(done.outcome.products) == 1
 
@@ -353,7 +358,7 @@ def test_a_grouped_model_has_two_graphs_of_one_function(
 def test_circuits_of_nodes_and_neurons_come_back_from_the_store_and_are_drawn(
     grid: Grid, run: RunGrid, tmp_path: Path, level: str
 ):
-    from flows.drawings import find_circuit, load_circuit
+    from flows.finding import find_circuit, load_circuit
 
     store = tmp_path / "store"
     done = run(grid(methods=f"[{{name: EAP, level: {level}}}]", sizes="[0.5]"), store)

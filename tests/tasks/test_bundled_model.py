@@ -11,7 +11,7 @@ from data import bundled
 from tasks import Answers, default_metric, get_metric, ioi, load_dataset, split_of, sva
 from training.corpus import sentences
 
-DIRECTORY = bundled.path("behaviours")
+DIRECTORY = bundled.model_path("bundled/behaviours")
 CARD_ROW = re.compile(
     r"^\| (?P<task>[\w-]+) \| (?P<split>validation|test) \| (?P<prompts>\d+) \| (?P<clean>[\d.]+) "
     r"\| (?P<corrupted>[\d.]+) \| (?P<metric>[\w-]+) \| (?P<clean_metric>-?[\d.]+) "
@@ -93,11 +93,12 @@ def test_the_weights_are_small_enough_to_ship():
 
 
 def test_what_is_not_bundled_is_told_with_what_is():
-    assert bundled.names() == ("behaviours",)
-    with pytest.raises(FileNotFoundError, match="nothing named 'gpt2' is bundled; there is behav"):
-        bundled.path("gpt2")
+    names = ("bundled/behaviours", "truth/backup", "truth/gate", "truth/induction")
+    assert tuple(bundled.models()) == names
+    with pytest.raises(FileNotFoundError, match="no model 'gpt2' is bundled; there is bundled/beh"):
+        bundled.model_path("gpt2")
     with pytest.raises(FileNotFoundError):
-        bundled.path("../bundled/behaviours")
+        bundled.model_path("bundled/../bundled/behaviours")
 
 
 def prompts_in(text):

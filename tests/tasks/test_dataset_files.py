@@ -205,6 +205,22 @@ def malformed(rows_or_text, ending, match, **options):
     return pytest.param(rows_or_text, ending, match, options, id=match[:40])
 
 
+def test_a_file_without_counterfactuals_is_one(tmp_path, words):
+    """Zero and mean interventions need none; a misspelt column is no missing one."""
+    rows = [{k: v for k, v in row.items() if k != "corrupted"} for row in TEXT_ROWS]
+    path = tmp_path / "clean.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    dataset = load_dataset(path, words, split="all")
+    assert len(dataset) == len(rows)
+    for example, row in zip(dataset, rows, strict=True):
+        assert example.clean == row["clean"]
+        assert (example.corrupted, example.corrupted_tokens) == ("", ())
+        assert not example.has_counterfactual
+    path.write_text("".join(json.dumps(row | {"corupted": MARY}) + "\n" for row in rows))
+    with pytest.raises(TaskError, match="no column 'corrupted'; did you mean 'corupted'"):
+        load_dataset(path, words, split="all")
+
+
 ROW = {"clean": MARY, "corrupted": JOHN}
 IDS = {**ROW, "correct_idx": 3, "incorrect_idx": 4}
 

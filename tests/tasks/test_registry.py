@@ -19,6 +19,9 @@ def test_the_tasks_and_their_metrics():
         "greater-than": "prob-diff",
         "ioi": "logit-diff",
         "sva": "logit-diff",
+        "truth/backup": "logit-diff",
+        "truth/gate": "logit-diff",
+        "truth/induction": "logit-diff",
     }
     assert get_task("ioi").description.startswith("Name the indirect object")
 
