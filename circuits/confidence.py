@@ -154,8 +154,8 @@ def bootstrap_cpr(
 ) -> Interval | None:
     """CPR of circuits of these fractions [sizes] and values [sizes, examples].
 
-    The log axis leaves out circuits of fraction 0. None where `bootstrap_faithfulness` is, and
-    where the axis has no length: fewer than two different fractions on it. Raises as
+    None where `bootstrap_faithfulness` is, on the log axis where a circuit is empty, and where the
+    axis has no length: fewer than two different fractions. Raises as
     `bootstrap_faithfulness`, for an unknown axis and fractions outside [0, 1] as `cpr`, and where
     there is not one fraction a size.
     """
@@ -193,9 +193,7 @@ def _area(
         raise EvaluationError(
             f"a curve needs one fraction a circuit, not {len(points)} for {len(values)}"
         )
-    on_axis = ~np.isnan(places(points, axis))
-    points, values = points[on_axis], values[on_axis]
-    if len(np.unique(points)) < 2:
+    if np.isnan(places(points, axis)).any() or len(np.unique(points)) < 2:
         return None
     found = _resampled_faithfulness(values, clean, corrupted, bootstrap)
     if found is None:

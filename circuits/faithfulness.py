@@ -55,10 +55,11 @@ def cpr(
     """The area under faithfulness over the fractions of units achieved; higher is better.
 
     Trapezoids between the sizes given, on the fractions or, for `axis="log"`, on their logarithms
-    and divided by the length of that axis, where the empty circuit has no place and is left out.
-    None where faithfulness is undefined at a size (None or NaN), on the axis or not. Raises
+    and divided by the length of that axis. None where faithfulness is undefined at a size (None or
+    NaN), and on the log axis where a circuit is empty: it has no place there, and without it a
+    method whose small circuits are all empty would be judged by its large ones alone. Raises
     `EvaluationError` for an unknown axis, fractions outside [0, 1], and fewer than two different
-    sizes on the axis.
+    sizes.
     """
     return _area(fractions, _numbers(values), axis)
 
@@ -96,7 +97,7 @@ def places(
 def areas(
     fractions: Sequence[float], heights: Float[np.ndarray, "*curves sizes"], axis: Axis = "linear"
 ) -> Float[np.ndarray, "*curves"]:
-    """The areas under curves over one axis, as `cpr` takes them; NaN where a height is.
+    """The areas under curves over one axis, as `cpr` takes them; NaN where they are undefined.
 
     Circuits of one size stand in the order given. Raises as `cpr`.
     """
@@ -106,13 +107,10 @@ def areas(
             f"an area needs two or more sizes with a value each, not {len(points)} sizes and "
             f"{heights.shape[-1]} values"
         )
-    order = np.argsort(points, kind="stable")  # NaN last
-    order = order[: np.count_nonzero(~np.isnan(points))]
+    if np.isnan(points).any():
+        return np.full(heights.shape[:-1], np.nan)
+    order = np.argsort(points, kind="stable")
     points, heights = points[order], heights[..., order]
-    if len(points) < 2:
-        raise EvaluationError(
-            "a logarithmic axis needs two or more sizes besides that of the empty circuit"
-        )
     length = points[-1] - points[0]
     if length == 0:
         raise EvaluationError("all circuits have one size: there is no axis to integrate over")
@@ -122,7 +120,7 @@ def areas(
 
 def _area(fractions: Sequence[float], heights: np.ndarray, axis: Axis) -> float | None:
     area = areas(fractions, heights, axis).item()
-    return area if np.isfinite(heights).all() else None
+    return area if np.isfinite(area) else None
 
 
 def _numbers(values: Sequence[float | None]) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flows.config import Cell, GridConfig
+from flows.config import PATCHING, Cell, GridConfig
 from flows.errors import GridError
 from flows.methods import MethodChoice
 from flows.stages import Found
@@ -54,6 +54,22 @@ def check_lengths(
             f"{POSITIONAL} needs inputs of one length, but {cell.task.label} has several: {each}; "
             f"choose one length, or use mean"
         )
+
+
+def check_counterfactuals(cell: Cell, bench: Workbench, train: Found, test: Found) -> None:
+    """Refuse examples without a corrupted prompt where patching puts it in place."""
+    uses = [
+        (cell.task.train_on, train, cell.method.scored_under),
+        (cell.task.evaluate_on, test, cell.method.evaluated_under),
+    ]
+    for split, examples, interventions in uses:
+        dataset = bench.dataset(examples["examples"].key)
+        if PATCHING in interventions and not all(one.has_counterfactual for one in dataset):
+            raise GridError(
+                f"{cell.task.label}, split {split}, has examples without a corrupted prompt, which "
+                f"patching puts in the clean one's place: give the file a column `corrupted`, or "
+                f"the method `intervention: zero` or mean (`judged_under` for one that takes none)"
+            )
 
 
 def _check_graph(cell: Cell, config: GridConfig, space: UnitSpace) -> None:

@@ -155,18 +155,21 @@ def draw(
     level: Annotated[str | None, typer.Option(help="edge, node or neuron.")] = None,
     algorithm: Annotated[str | None, typer.Option(help="top-n, greedy or threshold.")] = None,
     size: Annotated[
-        float | None, typer.Option(help="The size asked for: a fraction, or so many units.")
+        str | None,
+        typer.Option(help="The size asked for: a fraction as 0.1 or 1.0, or units as 9."),
     ] = None,
     store: StoreOption = "artifacts",
 ) -> None:
     """Draw a stored circuit as SVG, PNG or DOT."""
     with _plainly():
         from data import Catalog, Store
-        from flows.finding import find_circuit, load_circuit
+        from flows.finding import find_circuit, load_circuit, size_of
 
         catalog = Catalog(Store.open(store, create=False))
-        filters = {"model": model, "task": task, "method": method, "level": level}
-        found = find_circuit(catalog, circuit, filters | {"algorithm": algorithm, "size": size})
+        filters: dict[str, object] = {"model": model, "task": task, "method": method}
+        filters |= {"level": level, "algorithm": algorithm}
+        filters |= {"size": None if size is None else size_of(size)}
+        found = find_circuit(catalog, circuit, filters)
         drawn, title = load_circuit(catalog, found)
         path = drawn.draw(output, title=title)
         _console().print(f"{path}: {title}", highlight=False, soft_wrap=True, markup=False)

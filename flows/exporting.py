@@ -8,6 +8,8 @@ from data import Catalog
 from flows.errors import GridError
 from flows.finding import find_scores_or_circuit, load_circuit, load_scores
 
+_ENDINGS = ("", ".json", ".pt", ".graphml", ".csv")
+
 
 def export(catalog: Catalog, prefix: str, path: Path) -> tuple[Path, str]:
     """Write what has an id that begins so; returns where, and a title that says what it is.
@@ -21,6 +23,12 @@ def export(catalog: Catalog, prefix: str, path: Path) -> tuple[Path, str]:
     from circuits.interchange import publish, save_circuit_file, to_pandas
 
     kind, key, title = find_scores_or_circuit(catalog, prefix)
+    if path.suffix.lower() not in _ENDINGS or (kind == "circuit" and not path.suffix):
+        into = "" if kind == "circuit" else ", or be a directory's, for a benchmark submission"
+        raise GridError(
+            f"{'a circuit' if kind == 'circuit' else 'scores'} cannot be written to {path}: its "
+            f"name must end in .json, .pt, .graphml or .csv{into}"
+        )
     if kind == "circuit":
         circuit, title = load_circuit(catalog, key)
         (belongs,) = catalog.query(

@@ -49,6 +49,9 @@ def find_circuit(catalog: Catalog, prefix: str | None, filters: Mapping[str, Any
             for name in wanted
             if name != "size"
         }
+        if "size" in wanted:
+            sizes = {row["size_asked"] for row in rows} - {None}
+            words["size"] = [f"{size:g}" if size < 1 else "1.0" for size in sorted(sizes)]
         known = "; ".join(f"{name}: {', '.join(found)}" for name, found in words.items())
         raise GridError(f"no circuit has {described}" + (f" (there are {known})" if known else ""))
     lines = "".join(f"\n  {_describe(row)}" for row in fitting[:_CANDIDATES])
@@ -60,6 +63,19 @@ def find_circuit(catalog: Catalog, prefix: str | None, filters: Mapping[str, Any
     )
     options = ", ".join(f"--{name}" for name in filters if name not in wanted)
     raise GridError(f"{have}; say which by an id, or by {options}:{lines}{more}")
+
+
+def size_of(text: str) -> int | float:
+    """A size as a grid says it: whole numbers are units, with a point they are fractions.
+
+    GridError for what is neither.
+    """
+    try:
+        return int(text) if text.isdecimal() else float(text)
+    except ValueError:
+        raise GridError(
+            f"there is no size {text!r}: write a fraction such as 0.1 or 1.0, or so many units"
+        ) from None
 
 
 def load_circuit(catalog: Catalog, circuit: str) -> tuple[Circuit, str]:
@@ -140,7 +156,7 @@ def _title(row: dict[str, Any]) -> str:
 
 def _fits(row: dict[str, Any], name: str, value: Any) -> bool:
     if name == "size":
-        return bool(value in (row["size_asked"], row["units_asked"]))
+        return bool(value == row["units_asked" if isinstance(value, int) else "size_asked"])
     if name == "method":
         return value in (row["method"], row["label"])
     if name == "algorithm":

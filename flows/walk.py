@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from data.keys import canonical_json
-from flows.checking import check_lengths, check_units
+from flows.checking import check_counterfactuals, check_lengths, check_units
 from flows.config import Cell, ExtractionChoice, GridConfig
 from flows.identity import Identities
 from flows.judgement import Extracted, Products, Trial, judge
@@ -123,6 +123,7 @@ def _walk_cell(cell: Cell, config: GridConfig, bench: Workbench, identities: Ide
     if described is not None:
         check_units(cell, config, bench, described)
     if train is not None and test is not None:
+        check_counterfactuals(cell, bench, train, test)
         check_lengths(cell, bench, train, test, averaged)
     found: tuple[Found | None, ...] = ()
     if kinds:

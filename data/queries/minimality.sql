@@ -1,4 +1,4 @@
--- What each unit adds to its circuit, least first: what a minimal circuit would do without.
+-- What each unit adds to its circuit, least first, units that do harm before all others.
 -- $task = null: only this task
 -- $size = null: only circuits asked for with this fraction of the units
 SELECT
@@ -7,5 +7,5 @@ SELECT
 FROM unit_marginals
 WHERE ($task IS NULL OR task = $task)
     AND ($size IS NULL OR size_asked = CAST($size AS DOUBLE))
-ORDER BY model, task, label, rule, metric, evaluated_under, n_units, circuit, abs(marginal),
+ORDER BY model, task, label, rule, metric, evaluated_under, n_units, circuit, marginal,
     unit_id;

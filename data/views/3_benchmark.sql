@@ -159,9 +159,10 @@ WHERE evaluations.part = 'circuit';
 -- and no further:
 --     CPR = integral of f dk              (1 for a circuit as good as the model at every size)
 --     CMD = integral of |1 - f| dk        (0 for a circuit that does just what the model does)
--- and on the log axis, so that small circuits count as much as large ones, sizes of no unit left
--- out, divided by the length of the axis:
---     log CPR = integral of f d(ln k) / (ln k_max - ln k_min), log CMD likewise.
+-- and on the log axis, so that small circuits count as much as large ones, divided by the length of
+-- the axis:
+--     log CPR = integral of f d(ln k) / (ln k_max - ln k_min), log CMD likewise;
+-- null if a circuit is empty, which has no place on that axis.
 -- All are null if f is null or NaN at any size, or if the axis has no length.
 --
 --   model               name of the model
@@ -288,8 +289,10 @@ SELECT
     areas.metric,
     CASE WHEN is_whole AND length > 0 THEN f_area END AS cpr,
     CASE WHEN is_whole AND length > 0 THEN gap_area END AS cmd,
-    CASE WHEN is_whole AND log_length > 0 THEN f_log_area / log_length END AS log_cpr,
-    CASE WHEN is_whole AND log_length > 0 THEN gap_log_area / log_length END AS log_cmd,
+    CASE WHEN is_whole AND smallest > 0 AND log_length > 0 THEN f_log_area / log_length END
+        AS log_cpr,
+    CASE WHEN is_whole AND smallest > 0 AND log_length > 0 THEN gap_log_area / log_length END
+        AS log_cmd,
     ends.cpr_low,
     ends.cpr_high,
     ends.cmd_low,

@@ -203,7 +203,11 @@ def test_draw_lists_the_candidates_where_several_are_meant(store: Path, tmp_path
     assert "no circuit has level node (there are level: edge)" in nodes.stderr
     none = command("draw", "--task", "oi", "-o", tmp_path / "x.svg", "--store", store)
     assert "no circuit has task oi (there are task: ioi)" in none.stderr
-    ending = command("draw", "--method", "EAP", "--size", "1", "-o", "x.gif", "--store", store)
+    wrong = command("draw", "--size", "some", "--store", store)
+    assert (wrong.returncode, wrong.stderr.split(":")[0]) == (2, "there is no size 'some'")
+    units = command("draw", "--method", "EAP", "--size", "1", "--store", store)  # not all of them
+    assert "no circuit has method EAP and size 1 (there are" in units.stderr
+    ending = command("draw", "--method", "EAP", "--size", "1.0", "-o", "x.gif", "--store", store)
     assert ending.returncode == 2
 
 
@@ -254,7 +258,7 @@ def test_an_exported_circuit_is_the_stored_one_in_every_format(store: Path, tmp_
         assert {row["edge"] for row in csv.DictReader(file)} == set(edges)
     wrong = command("export", circuit, "-o", tmp_path / "circuit.gif", "--store", store)
     assert wrong.returncode == 2
-    assert "'.gif' is none of a circuit file" in wrong.stderr
+    assert "must end in .json, .pt, .graphml or .csv" in wrong.stderr
 
 
 def test_exported_scores_are_the_stored_ones_and_make_a_submission(store: Path, tmp_path: Path):

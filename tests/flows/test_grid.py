@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -339,6 +340,30 @@ def test_lengths_matter_only_where_means_at_positions_are_put_in(
     method = "{name: EAP, intervention: mean-positional, judged_under: [patching, mean]}"
     done = run(grid(tasks=f"[{{path: {file}}}]", methods=f"[{method}]"), tmp_path / "store")
     assert done.outcome.failures == []
+
+
+def test_only_patching_needs_corrupted_prompts(grid: Grid, run: RunGrid, tmp_path: Path):
+    """And is refused before anything is scored; a way without it gives all its numbers."""
+    lines = pairs_file(tmp_path / "pairs.csv").read_text(encoding="utf-8").splitlines()
+    rows = list(csv.DictReader(lines))
+    kept = [name for name in rows[0] if name != "corrupted"]
+    file = tmp_path / "alone.csv"
+    with file.open("w", encoding="utf-8", newline="") as sink:
+        writer = csv.DictWriter(sink, kept, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    ways = "{name: EAP, intervention: zero}, {name: random, judged_under: [zero]}"
+    tasks = f"[{{path: {file}}}]"
+    done = run(grid(tasks=tasks, methods=f"[{ways}]"), tmp_path / "store")
+    assert done.outcome.failures == []
+    assert len(Catalog(done.bench.store).query("leaderboard")) == 2
+    patched = "{name: EAP, intervention: zero, judged_under: [patching]}"
+    for methods in ("[EAP]", "[random]", f"[{patched}]"):
+        done = run(grid(tasks=tasks, methods=methods), tmp_path / "other")
+        (failure,) = done.outcome.failures
+        assert "alone, split t" in failure.sentence
+        assert "without a corrupted prompt" in failure.sentence
+        assert done.outcome.count("computed", "shard") == 0
 
 
 def test_a_wrong_size_is_refused_before_means_are_taken(grid: Grid, run: RunGrid, tmp_path: Path):
