@@ -14,6 +14,7 @@ from pathlib import Path
 import pygraphviz
 
 from circuits.errors import DrawingError
+from circuits.whole_file import write_whole
 
 FONTS = Path(__file__).parent / "fonts"
 
@@ -68,22 +69,7 @@ def _lay_out_fonts(folder: Path) -> Path:
 def publish(path: Path, content: bytes) -> None:
     """Write the picture whole, or raise `DrawingError` with the reason."""
     try:
-        _write(path, content)
+        write_whole(path, content)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise DrawingError(f"the drawing cannot be written to {path}: {reason}") from None
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write under a temporary name and rename, so that no half picture is ever seen."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise

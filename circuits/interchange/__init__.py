@@ -17,7 +17,6 @@ from __future__ import annotations
 import importlib
 import os
 import stat
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +30,7 @@ from circuits.interchange.content import content_of, imported
 from circuits.interchange.views import to_networkx as to_networkx
 from circuits.interchange.views import to_pandas as to_pandas
 from circuits.scores import Scores
+from circuits.whole_file import write_whole
 
 if TYPE_CHECKING:
     from circuits.interchange.submission import SHARES as SHARES
@@ -115,19 +115,9 @@ def to_graphml(
 
 
 def publish(path: Path, data: bytes) -> None:
-    """Write under a temporary name and rename; `InterchangeError` with the reason if it fails."""
+    """Write a whole file; `InterchangeError` with the reason if it fails."""
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        write_whole(path, data)
     except OSError as error:
         raise InterchangeError(f"the file cannot be written: {_reason(error)}") from None
 
