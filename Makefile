@@ -6,12 +6,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help install demo test test-fast fuzz check format bench train-bundled clean
+.PHONY: help install demo test test-fast fuzz soak check format bench train-bundled clean
 
 help:
 	@sed -n '1,2s/^# //p' Makefile
 	@echo "make bench   speed and memory, as ratios      make train-bundled   make the bundled models again"
 	@echo "make fuzz    property tests on new cases      make test-fast       the tests without the slow ones"
+	@echo "make soak    the long tests; 30 kills         "
 	@echo "make format  format and sort imports          make clean           remove what was built (not artifacts/)"
 
 install: $(READY)
@@ -33,10 +34,14 @@ test: $(READY)
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-fast: $(READY)
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow and not soak"
 
 fuzz: $(READY)
 	CIRCUIT_GRID_TEST_PROFILE=fuzz $(BIN)/python -m pytest tests/data tests/tasks tests/circuits
+
+soak: $(READY)
+	$(BIN)/python -m pytest -m soak
+	$(BIN)/python -m tests.soak
 
 check: $(READY)
 	$(BIN)/ruff format --check .
@@ -54,6 +59,8 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.sweeps
 	$(BIN)/python -m benchmarks.quadrature
 	$(BIN)/python -m benchmarks.agreement
+	$(BIN)/python -m benchmarks.overheads
+	$(BIN)/python -m benchmarks.store_scale
 
 train-bundled: $(READY)
 	$(BIN)/python -m training.train_behaviours

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from circuits.architecture import Architecture
 from circuits.errors import CircuitError
+from circuits.memory import cap_at_hand
 from tasks import Answers, Example
 
 DEFAULT_MEMORY_BUDGET = 2 << 30  # bytes
@@ -33,6 +34,7 @@ class Batch:
     real: Bool[Tensor, "batch pos"]  # False on padding
     last: Int[Tensor, " batch"]  # the answer position
     answers: Answers
+    budget: int = 0  # bytes for the batch and all that is run beside it; 0: nothing beside it
 
     @property
     def rows(self) -> Int[Tensor, " batch"]:
@@ -43,6 +45,13 @@ class Batch:
     def size(self) -> int:
         """How many examples the batch has."""
         return len(self.indices)
+
+    def first_unsound(self, sound: Bool[Tensor, " batch"]) -> int:
+        """The row to blame where not all are sound: of the longest prompts, the first.
+
+        What is not finite at a position may lie beyond a shorter prompt's end and spoil it there.
+        """
+        return int(torch.where(sound, -1, self.last).argmax())
 
 
 def shared_prefix(examples: Sequence[Example]) -> int:
@@ -59,6 +68,7 @@ def make_batch(
     device: torch.device,
     *,
     suffix_only: bool = True,
+    budget: int = 0,
 ) -> Batch:
     """The batch of the examples at `indices`; `suffix_only=False` keeps whole prompts."""
     chosen = [examples[i] for i in indices]
@@ -82,6 +92,7 @@ def make_batch(
         real=positions[None, :] <= last[:, None],
         last=last,
         answers=Answers.of(chosen, device),
+        budget=budget,
     )
 
 
@@ -111,24 +122,43 @@ def batches(
 ) -> Iterator[Batch]:
     """Cut examples into batches, alike ones together, each within the budget if one example is.
 
-    `bytes_of(n_examples, n_prefix, longest)` says what a batch takes.
+    `bytes_of(n_examples, n_prefix, longest)` says what a batch takes. Inside `at_most` the largest
+    batch has no more examples than that; all others, and what is run beside them, shrink with it.
     """
     if memory_budget < 1:
         raise CircuitError(f"memory_budget is a number of bytes from 1, not {memory_budget}")
     prefixes = [shared_prefix([example]) if suffix_only else 0 for example in examples]
     lengths = [example.length for example in examples]
     order = sorted(range(len(examples)), key=lambda i: (prefixes[i], lengths[i]))
-    current: list[int] = []
+    groups: list[list[int]] = []
     longest = 0
     for index in order:  # the first of a batch has its shortest prefix
+        current = groups[-1] if groups else []
         n_prefix = prefixes[current[0] if current else index]
         longest = max(longest, lengths[index])
-        if current and bytes_of(len(current) + 1, n_prefix, longest) > memory_budget:
-            yield make_batch(examples, current, device, suffix_only=suffix_only)
-            current, longest = [], lengths[index]
-        current.append(index)
-    if current:
-        yield make_batch(examples, current, device, suffix_only=suffix_only)
+        if not current or bytes_of(len(current) + 1, n_prefix, longest) > memory_budget:
+            groups.append([])
+            longest = lengths[index]
+        groups[-1].append(index)
+    cap = cap_at_hand()
+    largest = max(map(len, groups), default=0)
+    most = cap.allow(largest)
+    for group in groups:
+        size = max(1, len(group) * most // largest)
+        budget = 0 if cap.n_examples == 1 else memory_budget * size // len(group)
+        for start in range(0, len(group), size):
+            batch = group[start : start + size]
+            cap.largest = max(cap.largest, len(batch))
+            yield make_batch(examples, batch, device, suffix_only=suffix_only, budget=budget)
+
+
+def at_a_time(n: int) -> int:
+    """How many circuits wait together where there is room for `n`: 1 at least.
+
+    Inside `at_most` no more than examples run together.
+    """
+    cap = cap_at_hand().n_examples
+    return max(1, n if cap is None else min(n, cap))
 
 
 def check_counterfactuals(

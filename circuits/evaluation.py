@@ -28,6 +28,7 @@ from circuits.circuit_run import CircuitRun, logits_of_circuits, runs_between
 from circuits.confidence import DEFAULT_BOOTSTRAP, Bootstrap, Interval, bootstrap_faithfulness
 from circuits.errors import EvaluationError
 from circuits.faithfulness import faithfulness
+from circuits.finite import checked
 from circuits.forward import Forward
 from circuits.intervention import (
     INTERVENTIONS,
@@ -161,9 +162,11 @@ def evaluate_many(
         clean, clean_logits, base, base_logits = runs_between(forward, intervention, means)
 
         def measured(logits: Tensor, what: str) -> Values:
-            found = measure(logits, batch.answers, clean_logits).detach().cpu().double().numpy()  # noqa: B023
+            values = measure(logits, batch.answers, clean_logits)  # noqa: B023
+            known = checked(values, logits)
+            found = known.cpu().double().numpy()
             if not np.isfinite(found).all():
-                row = int(np.flatnonzero(~np.isfinite(found))[0])
+                row = batch.first_unsound(known.isfinite())  # noqa: B023
                 raise EvaluationError(
                     f"the metric {measure.name!r} of {what} is {found[row]} for example "
                     f"{batch.indices[row]}"  # noqa: B023
@@ -174,7 +177,7 @@ def evaluate_many(
         whole.clean[rows] = measured(clean_logits, "the clean run")
         nothing = "the corrupted run" if patching else f"the empty circuit under {intervention}"
         whole.corrupted[rows] = measured(base_logits, nothing)
-        for group in _side_by_side(model, batch, circuits, memory_budget):
+        for group in _side_by_side(model, batch, circuits):
             runs = [CircuitRun(forward, base, clean, circuits[i], patching=patching) for i in group]
             for i, logits in zip(group, logits_of_circuits(runs), strict=True):
                 values[i][rows] = measured(logits, f"a circuit of {circuits[i].n_edges} edges")
@@ -259,12 +262,10 @@ def _item(model: Model) -> int:
     return max(4, model.dtype.itemsize)
 
 
-def _side_by_side(
-    model: Model, batch: Batch, circuits: Sequence[Circuit], memory_budget: int
-) -> Iterator[list[int]]:
-    """The circuits in groups that fit the memory budget together, each at least of one."""
+def _side_by_side(model: Model, batch: Batch, circuits: Sequence[Circuit]) -> Iterator[list[int]]:
+    """The circuits in groups that fit the batch's memory budget together, each at least of one."""
     n_examples, pos = batch.clean.shape
-    left = memory_budget - _planned_bytes(model)(n_examples, batch.prefix.shape[1], pos)
+    left = batch.budget - _planned_bytes(model)(n_examples, batch.prefix.shape[1], pos)
     group: list[int] = []
     room = 0
     for index, circuit in enumerate(circuits):

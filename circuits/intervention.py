@@ -166,7 +166,10 @@ def mean_activations(
         forward, trace = Forward(model, batch), Trace(keep=Contributions.KEEP)
         forward.run(forward.embed(batch.clean), trace)
         found = Contributions.of(trace, n_layers)
-        sums = [_sum(value, batch, kind) for value in (found.embedding, *found.heads, *found.mlps)]
+        written = (found.embedding, *found.heads, *found.mlps)
+        sums = [_sum(value, batch, kind) for value in written]
+        if not all(np.isfinite(one).all() for one in sums):
+            _refuse(model, batch, written)
         totals = sums if totals is None else [a + b for a, b in zip(totals, sums, strict=True)]
         count += int(batch.real.sum()) if kind == "mean" else batch.size
     assert totals is not None
@@ -179,8 +182,18 @@ def _sum(value: Tensor, batch: Batch, kind: str) -> np.ndarray:
     real = batch.real.view(*batch.real.shape, *[1] * (value.ndim - 2))
     if value.device.type == "mps":
         value, real = value.cpu(), real.cpu()
-    total = (value.double() * real).sum(0)
+    total = value.double().masked_fill(~real, 0.0).sum(0)
     return (total.sum(0, keepdim=True) if kind == "mean" else total).cpu().numpy()
+
+
+def _refuse(model: Model, batch: Batch, written: Sequence[Tensor]) -> None:
+    """Raise `CircuitError` with the first example that does not write finite numbers."""
+    finite = torch.stack([value.isfinite().flatten(2).all(2) for value in written]).all(0)
+    row = batch.first_unsound((finite | ~batch.real).all(1))
+    raise CircuitError(
+        f"example {batch.indices[row]} that means are taken over has activations that are not "
+        f"finite: they overflow or are NaN in {str(model.dtype).removeprefix('torch.')}"
+    )
 
 
 def zeros(like: Contributions) -> Contributions:

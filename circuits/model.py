@@ -32,10 +32,13 @@ from circuits.architecture import (
 from circuits.errors import ModelError, ModelFamilyError
 from circuits.graph import Graph
 from circuits.layers import Layer, Norm, at_least_float32
+from circuits.memory import is_out_of_memory
 from circuits.weights_digest import (
     fingerprint_of_directory,
     fingerprint_of_tokenizer,
     has_tokenizer,
+    has_tokenizer_code,
+    weight_count_of_directory,
 )
 
 DTYPES = {
@@ -104,6 +107,7 @@ def load_model(
     revision: str | None = None,
     tokenizer: Any = None,
     kv: str = "ungrouped",
+    trust_remote_code: bool = False,
 ) -> Model:
     """Load a model by name for attribution and evaluation; its parameters are frozen.
 
@@ -113,7 +117,8 @@ def load_model(
     bfloat16, float16 or float64. `tokenizer` (a tokenizer, or the name of one) replaces the
     directory's own. `kv` says how heads that share keys and values enter the graph: each with a k
     and a v input of its own (`ungrouped`, as in published circuits), or with one k and one v input
-    a key-value head (`grouped`). Raises `ModelError` and `ModelFamilyError`.
+    a key-value head (`grouped`). Code that comes with a model is only run with `trust_remote_code`.
+    Raises `ModelError` and `ModelFamilyError`.
     """
     name = str(name)
     if kv not in KV:
@@ -121,13 +126,14 @@ def load_model(
     if dtype not in DTYPES:
         raise ModelError(f"there is no dtype {dtype!r}: choose from {', '.join(DTYPES)}")
     torch_device = _device(device)
-    directory = find_directory(name, revision)
+    directory = find_directory(name, revision, trust_remote_code)
     digest = fingerprint_of_directory(directory, name)
 
-    architecture = architecture_of(_config(directory, name), name, kv)
-    own_tokenizer = _tokenizer(directory, name, tokenizer)
+    architecture = architecture_of(_config(directory, name, trust_remote_code), name, kv)
+    own_tokenizer = _tokenizer(directory, name, tokenizer, trust_remote_code)
     with _quiet_transformers():
-        hf_model = _read_weights(directory, name, DTYPES[dtype]).to(torch_device)
+        hf_model = _read_weights(directory, name, DTYPES[dtype], trust_remote_code)
+        hf_model = hf_model.to(torch_device)
         n_parameters = sum(parameter.numel() for parameter in hf_model.parameters())
         bridge = _bridge(directory, hf_model, torch_device, DTYPES[dtype])
     model = Model(
@@ -177,18 +183,29 @@ def fingerprint(name: str | Path, revision: str | None = None) -> str:
     return fingerprint_of_directory(find_directory(str(name), revision), str(name))
 
 
-def load_tokenizer(name: str | Path, revision: str | None = None) -> Any:
+def weight_count(name: str | Path, revision: str | None = None) -> int:
+    """About how many weights a model has (tied ones as its files hold them), from their headers."""
+    return weight_count_of_directory(find_directory(str(name), revision), str(name))
+
+
+def load_tokenizer(
+    name: str | Path, revision: str | None = None, trust_remote_code: bool = False
+) -> Any:
     """The tokenizer that `load_model(name)` would have; raises `ModelError` where there is none."""
-    return _tokenizer(find_directory(str(name), revision), str(name), None)
+    directory = find_directory(str(name), revision, trust_remote_code)
+    return _tokenizer(directory, str(name), None, trust_remote_code)
 
 
-def tokenizer_fingerprint(name: str | Path, revision: str | None = None) -> str:
-    """The digest of the files of a model's own tokenizer."""
-    return fingerprint_of_tokenizer(find_directory(str(name), revision))
+def tokenizer_fingerprint(
+    name: str | Path, revision: str | None = None, trust_remote_code: bool = False
+) -> str:
+    """The digest of the files of a model's own tokenizer, with its code if that is run."""
+    directory = find_directory(str(name), revision, trust_remote_code)
+    return fingerprint_of_tokenizer(directory, with_code=trust_remote_code)
 
 
-def find_directory(name: str, revision: str | None = None) -> Path:
-    """The directory that holds a model's files; a hub name is fetched first.
+def find_directory(name: str, revision: str | None = None, with_code: bool = False) -> Path:
+    """The directory that holds a model's files; a hub name is fetched first, code only if asked.
 
     Raises `ModelError` where there is no such model.
     """
@@ -201,10 +218,10 @@ def find_directory(name: str, revision: str | None = None) -> Path:
         return Path(name)
     if not _HUB_NAME.fullmatch(name) or name.startswith("."):
         raise ModelError(f"there is no directory {name!r} to load a model from")
-    return _fetch(name, revision)
+    return _fetch(name, revision, with_code)
 
 
-def _fetch(name: str, revision: str | None) -> Path:
+def _fetch(name: str, revision: str | None, with_code: bool) -> Path:
     import httpx
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
@@ -218,7 +235,7 @@ def _fetch(name: str, revision: str | None) -> Path:
 
     described = f"the model {name!r}" + (f" at revision {revision!r}" if revision else "")
     bundled = ", ".join(data.bundled.models())
-    texts = ["*.json", "*.txt", "*.model"]
+    texts = ["*.json", "*.txt", "*.model", *(["*.py"] if with_code else [])]
     try:
         with _quiet_transformers():
             path = Path(
@@ -269,18 +286,18 @@ def _device(device: str) -> torch.device:
     return chosen
 
 
-def _config(directory: Path, name: str) -> Any:
+def _config(directory: Path, name: str, trust_remote_code: bool) -> Any:
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(directory)
+        return AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
     except (StrictDataclassError, OSError, ValueError, TypeError, KeyError) as error:
         reason = " ".join(str(error).split())
         raise ModelError(f"config.json of the model {name!r} cannot be used: {reason}") from None
 
 
-def _tokenizer(directory: Path, name: str, tokenizer: Any) -> Any:
+def _tokenizer(directory: Path, name: str, tokenizer: Any, trust_remote_code: bool) -> Any:
     from transformers import AutoTokenizer
 
     if tokenizer is not None and not isinstance(tokenizer, str | Path):
@@ -291,9 +308,14 @@ def _tokenizer(directory: Path, name: str, tokenizer: Any) -> Any:
             f"there is no tokenizer beside the model {str(tokenizer or name)!r}: pass load_model "
             f"one as tokenizer="
         )
+    if not trust_remote_code and has_tokenizer_code(source):
+        raise ModelError(
+            f"the tokenizer of {str(tokenizer or name)!r} is code of its own, which is not run: "
+            f"read it, then set trust_remote_code, or pass load_model another tokenizer"
+        )
     try:
         with _quiet_transformers():
-            return AutoTokenizer.from_pretrained(source)
+            return AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError(
@@ -302,14 +324,21 @@ def _tokenizer(directory: Path, name: str, tokenizer: Any) -> Any:
         ) from None
 
 
-def _read_weights(directory: Path, name: str, dtype: torch.dtype) -> Any:
+def _read_weights(directory: Path, name: str, dtype: torch.dtype, trust_remote_code: bool) -> Any:
     from transformers import AutoModelForCausalLM
 
     try:
         hf_model, report = AutoModelForCausalLM.from_pretrained(
-            directory, dtype=dtype, attn_implementation="eager", output_loading_info=True
+            directory,
+            dtype=dtype,
+            attn_implementation="eager",
+            output_loading_info=True,
+            trust_remote_code=trust_remote_code,
+            weights_only=True,
         )
     except (OSError, ValueError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
         reason = str(error).splitlines()[0]
         if "mismatched" in reason:
             reason = "they do not have the shapes that its config.json says"

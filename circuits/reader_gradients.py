@@ -186,7 +186,8 @@ def constant_part(layer: Layer) -> Float[Tensor, "readers d_head"] | None:
 
 def masked(batch: Batch, value: Tensor) -> Tensor:
     """The value with 0 on padding."""
-    return value * batch.real.view(*batch.real.shape, *[1] * (value.ndim - 2))
+    real = batch.real.view(*batch.real.shape, *[1] * (value.ndim - 2))
+    return value.masked_fill(~real, 0.0)
 
 
 def change(batch: Batch, clean: Tensor, ablated: Tensor) -> Tensor:

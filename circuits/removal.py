@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Int
 from torch import Tensor
 
-from circuits.batching import DEFAULT_MEMORY_BUDGET
+from circuits.batching import DEFAULT_MEMORY_BUDGET, at_a_time
 from circuits.circuit import Circuit, edges_between
 from circuits.errors import EvaluationError
 from circuits.evaluation import Evaluation, evaluate_many
@@ -103,10 +103,10 @@ def evaluate_each(
     for first in waiting:
         size = first.mask.nbytes + 8 * len(dataset)
         size += 0 if first.neurons is None else first.neurons.nbytes
-        more = memory_budget // (_SHARE_FOR_CIRCUITS * size) - 1
+        at_once = at_a_time(memory_budget // (_SHARE_FOR_CIRCUITS * size))
         yield from evaluate_many(
             model,
-            [first, *islice(waiting, max(0, more))],
+            [first, *islice(waiting, at_once - 1)],
             dataset,
             metric,
             intervention=intervention,

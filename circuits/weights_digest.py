@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import pickle
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 from circuits.architecture import Family, family_of
+from circuits.digest_cache import remembered
 from circuits.errors import ModelError
+from circuits.memory import is_out_of_memory
 
 _CHUNK = 1 << 22
 _SHAPES_NOTHING = {
@@ -77,10 +80,26 @@ def _settings(config: dict, family: Family) -> dict:
     }
 
 
-def fingerprint_of_tokenizer(directory: Path) -> str:
-    """The SHA-256, in hex, of a directory's tokenizer files."""
+def weight_count_of_directory(directory: Path, name: str) -> int:
+    """About how many weights a directory holds, from the headers of its files.
+
+    Of a `pytorch_model*.bin`, which has none, as many as there would be at two bytes each: not
+    fewer than there are. Raises `ModelError` for a file that can't be read.
+    """
+    count = 0
+    for file in sorted(directory.glob("*.safetensors")):
+        for _, entry, _ in _entries(file, name):
+            count += math.prod(entry["shape"])
+    if count:
+        return count
+    return sum(file.stat().st_size // 2 for file in directory.glob("pytorch_model*.bin"))
+
+
+def fingerprint_of_tokenizer(directory: Path, with_code: bool = False) -> str:
+    """The SHA-256, in hex, of a directory's tokenizer files, and of its code where that is run."""
     digest = hashlib.sha256()
-    for file in _tokenizer_files(directory):
+    code = sorted(directory.glob("*.py")) if with_code else []
+    for file in [*_tokenizer_files(directory), *code]:
         digest.update(f"{file.name} {file.stat().st_size}\n".encode() + file.read_bytes())
     return digest.hexdigest()
 
@@ -88,6 +107,16 @@ def fingerprint_of_tokenizer(directory: Path) -> str:
 def has_tokenizer(directory: Path) -> bool:
     """Whether a directory has a tokenizer of its own."""
     return bool(_tokenizer_files(directory))
+
+
+def has_tokenizer_code(directory: Path) -> bool:
+    """Whether a directory's tokenizer is code that comes with it."""
+    try:
+        config = json.loads((directory / "tokenizer_config.json").read_text())
+    except (OSError, ValueError):
+        return False
+    named = config.get("auto_map") if isinstance(config, dict) else None
+    return bool(named.get("AutoTokenizer") if isinstance(named, dict) else named)
 
 
 def _tokenizer_files(directory: Path) -> list[Path]:
@@ -113,34 +142,37 @@ def read_config(directory: Path, name: str) -> dict:
 
 def _tensors(directory: Path, name: str, family: Family) -> Iterator[tuple[str, str]]:
     files = sorted(directory.glob("*.safetensors"))
-    if files:
-        for file in files:
-            yield from (
-                (tensor.removeprefix(family.checkpoint_prefix), digest)
-                for tensor, digest in _safetensors_digests(file, name)
-            )
-        return
-    files = sorted(directory.glob("pytorch_model*.bin"))
+    read = _safetensors_digests
+    if not files:
+        files, read = sorted(directory.glob("pytorch_model*.bin")), _pickled_digests
     if not files:
         raise ModelError(
             f"the directory of the model {name!r} has no weights: a *.safetensors or a "
             f"pytorch_model*.bin file is needed"
         )
+    for file in files:
+        digests = remembered(file, lambda file: dict(read(file, name)))
+        for tensor, digest in digests.items():
+            yield tensor.removeprefix(family.checkpoint_prefix), digest
+
+
+def _pickled_digests(file: Path, name: str) -> Iterator[tuple[str, str]]:
+    """The same of a file of torch's own; nothing but tensors is read from it."""
     import torch
 
-    for file in files:
-        try:
-            state = torch.load(file, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-            raise ModelError(
-                f"the weights file {file.name} of the model {name!r} is damaged or holds more than "
-                f"weights ({str(error).splitlines()[0]}): fetch or save it again"
-            ) from None
-        for tensor, value in state.items():
-            raw = value.contiguous().flatten().view(torch.uint8).numpy().tobytes()
-            header = f"{_DTYPE_NAMES.get(str(value.dtype), value.dtype)} {list(value.shape)}"
-            digest = hashlib.sha256(header.encode() + raw).hexdigest()
-            yield tensor.removeprefix(family.checkpoint_prefix), digest
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise ModelError(
+            f"the weights file {file.name} of the model {name!r} is damaged or holds more than "
+            f"weights ({str(error).splitlines()[0]}): fetch or save it again"
+        ) from None
+    for tensor, value in state.items():
+        raw = value.contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        header = f"{_DTYPE_NAMES.get(str(value.dtype), value.dtype)} {list(value.shape)}"
+        yield tensor, hashlib.sha256(header.encode() + raw).hexdigest()
 
 
 _DTYPE_NAMES = {
@@ -153,17 +185,12 @@ _DTYPE_NAMES = {
 
 def _safetensors_digests(file: Path, name: str) -> Iterator[tuple[str, str]]:
     """Each tensor's name and the digest of its dtype, shape and bytes, read in pieces."""
-    try:
-        with file.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            if length > file.stat().st_size:
-                raise ValueError("the header is longer than the file")
-            header = json.loads(stream.read(length))
-            header.pop("__metadata__", None)
-            for tensor, entry in header.items():
-                begin, end = entry["data_offsets"]
-                digest = hashlib.sha256(f"{entry['dtype']} {entry['shape']}".encode())
-                stream.seek(8 + length + begin)
+    for tensor, entry, start in _entries(file, name):
+        try:
+            digest = hashlib.sha256(f"{entry['dtype']} {entry['shape']}".encode())
+            begin, end = entry["data_offsets"]
+            with file.open("rb") as stream:
+                stream.seek(start + begin)
                 remaining = end - begin
                 while remaining:
                     piece = stream.read(min(_CHUNK, remaining))
@@ -171,9 +198,30 @@ def _safetensors_digests(file: Path, name: str) -> Iterator[tuple[str, str]]:
                         raise ValueError(f"the file ends within {tensor}")
                     digest.update(piece)
                     remaining -= len(piece)
-                yield tensor, digest.hexdigest()
-    except (struct.error, ValueError, KeyError, TypeError) as error:
-        raise ModelError(
-            f"the weights file {file.name} of the model {name!r} is damaged ({error}): "
-            f"fetch or save it again"
-        ) from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise _damaged(file, name, error) from None
+        yield tensor, digest.hexdigest()
+
+
+def _entries(file: Path, name: str) -> Iterator[tuple[str, dict, int]]:
+    """Each tensor's name and entry in the header of a file, and where the file's data begin."""
+    try:
+        with file.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            if length > file.stat().st_size:
+                raise ValueError("the header is longer than the file")
+            header = json.loads(stream.read(length))
+        header.pop("__metadata__", None)
+        entries = [(tensor, entry, 8 + length) for tensor, entry in header.items()]
+        if not all(isinstance(entry["shape"], list) for _, entry, _ in entries):
+            raise ValueError("the header has a tensor without a shape")
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(file, name, error) from None
+    yield from entries
+
+
+def _damaged(file: Path, name: str, error: Exception) -> ModelError:
+    return ModelError(
+        f"the weights file {file.name} of the model {name!r} is damaged ({error}): "
+        f"fetch or save it again"
+    )

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from data.digest import content_digest
     from data.errors import StoreError
     from data.keys import stage_key
-    from data.ledger import Failure, PlannedStage
+    from data.ledger import Failure, GridNote, PlannedStage, place_id
     from data.origin import provenance
     from data.schema import SCHEMA_VERSION, TABLES, Table
     from data.store import Store
@@ -27,7 +27,9 @@ _HOMES = {
     "Artifact": "data.artifact",
     "Damage": "data.artifact",
     "Failure": "data.ledger",
+    "GridNote": "data.ledger",
     "PlannedStage": "data.ledger",
+    "place_id": "data.ledger",
     "StoreError": "data.errors",
     "stage_key": "data.keys",
     "content_digest": "data.digest",
@@ -45,11 +47,13 @@ __all__ = [
     "Catalog",
     "Damage",
     "Failure",
+    "GridNote",
     "PlannedStage",
     "Store",
     "StoreError",
     "Table",
     "content_digest",
+    "place_id",
     "provenance",
     "stage_key",
 ]

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 from data.conformity import conform
 from data.digest import content_digest
 from data.errors import StoreError
-from data.schema import SCHEMA_VERSION, Table, table
+from data.keys import parse_json
+from data.schema import SCHEMA_VERSION, Table, since, table
 
 _METADATA = b"circuit-grid"
 
@@ -30,6 +31,10 @@ class Artifact:
     digest: str
     rows: int
     provenance: Mapping[str, object]
+
+
+class OutdatedError(ValueError):
+    """An artifact is of an older schema version, and its table has changed since."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ class Voucher:
     def from_json(cls, content: bytes, kind: str, key: str) -> "Voucher":
         """Read it back; ValueError, as half a sentence, if it is not that of this kind and key."""
         try:
-            found = json.loads(content)
+            found = parse_json(content)
         except ValueError as error:
             raise ValueError("its .json file is not JSON") from error
         if not isinstance(found, dict) or _signed(found) != content:
@@ -116,7 +121,7 @@ def encode(rows: pa.Table, kind: str, key: str, provenance: Mapping[str, object]
 def decode(content: bytes, declared: Table) -> pa.Table:
     """The rows of a Parquet file; ValueError, as half a sentence, if it is not one of this kind."""
     try:
-        rows = pq.read_table(pa.BufferReader(content))
+        rows = pq.ParquetFile(pa.BufferReader(content)).read()
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"it does not open as Parquet ({error})") from error
     if not rows.schema.equals(declared.schema):
@@ -132,7 +137,7 @@ def vouch(content: bytes, kind: str, key: str) -> Voucher:
     rows = decode(content, table(kind))
     metadata = pq.read_metadata(pa.BufferReader(content)).metadata or {}
     try:
-        found = json.loads(metadata[_METADATA])
+        found = parse_json(metadata[_METADATA])
     except (KeyError, ValueError) as error:
         raise ValueError("its metadata do not say what it is") from error
     artifact = _artifact(found, kind, key)
@@ -152,8 +157,14 @@ def _artifact(found: object, kind: str, key: str) -> Artifact:
         raise ValueError("its description is no JSON object")
     if found.get("kind") != kind or found.get("key") != key:
         raise ValueError("its description is that of another artifact")
-    if found.get("schema_version") != SCHEMA_VERSION:
-        raise ValueError(f"its schema version is {found.get('schema_version')}")
+    version = found.get("schema_version")
+    if type(version) is not int or not 1 <= version <= SCHEMA_VERSION:
+        raise ValueError(f"its schema version is {version}")
+    if version < since(kind):
+        raise OutdatedError(
+            f"it is of schema version {version}, and {kind} is another table since version"
+            f" {since(kind)}"
+        )
     digest, rows, provenance = found.get("digest"), found.get("rows"), found.get("provenance")
     if not isinstance(digest, str) or type(rows) is not int or not isinstance(provenance, dict):
         raise ValueError("its description is incomplete")

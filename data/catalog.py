@@ -1,15 +1,15 @@
 """The catalog: SQL over the store, with nothing of its own to lose.
 
 A DuckDB database in memory whose views (`data/views/*.sql`) read the Parquet files of complete,
-intact artifacts. The files are opened by this process and handed to DuckDB as Arrow datasets, so
-DuckDB itself needs no file and no network, and is denied both: its external access is off, no
-extension can be loaded, and the configuration is locked. `query` takes one SELECT and runs it in a
-read-only transaction.
+intact artifacts, each table once a question names it. The files are opened by this process and
+handed to DuckDB as Arrow datasets, so DuckDB itself needs no file and no network, and is denied
+both: its external access is off, no extension can be loaded, and the configuration is locked.
+`query` takes one SELECT and runs it in a read-only transaction.
 """
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
 
 import duckdb
@@ -34,6 +34,8 @@ _HIDDEN = ("shards",)  # sums on the way to scores: their rows do not say of wha
 _VIEW = re.compile(
     r"^-- (?P<description>[^\n]+)\n(?:--[^\n]*\n)*CREATE VIEW (?P<name>\w+)", re.MULTILINE
 )
+_COMMENT = re.compile(r"--[^\n]*")
+_WRITTEN = re.compile(r"CREATE VIEW (?P<name>\w+)(?P<body>.*?)(?=CREATE VIEW|\Z)", re.DOTALL)
 _NAME = re.compile(r"\s*[\w-]+\s*")
 _READS = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
 
@@ -45,10 +47,14 @@ class Catalog:
         self._queries = named_queries()
         self._views = _described_views()
         self._connection = duckdb.connect(":memory:", config=_DENIED)
-        for name, rows in stored_tables(store).items():
-            self._connection.register(name, rows)
+        self._stored = stored_tables(store)
+        for name, stored in self._stored.items():
+            self._connection.register(name, stored.schema.empty_table())
+        self._words: dict[str, set[str]] = {}  # what each view names, in lower case
         for statement in (*_table_views(), *_view_files()):
             self._connection.execute(statement)
+            for view in _WRITTEN.finditer(_COMMENT.sub("", statement)):
+                self._words[view["name"].lower()] = _words(view["body"])
         self._connection.execute("SET lock_configuration = true")
 
     @property
@@ -63,6 +69,7 @@ class Catalog:
 
     def connection(self) -> duckdb.DuckDBPyConnection:
         """The DuckDB connection: in memory, locked; nothing done there reaches the store."""
+        self._provide(set(self._stored))
         return self._connection
 
     def query(self, name_or_sql: str, **parameters: object) -> pa.Table:
@@ -72,6 +79,7 @@ class Catalog:
         for SQL that fails.
         """
         sql, values = self._resolve(name_or_sql, parameters)
+        self._provide(self._named_by(sql))
         try:
             statements = self._connection.extract_statements(sql)
             if len(statements) != 1 or statements[0].type not in _READS:
@@ -96,6 +104,20 @@ class Catalog:
         nearest = difflib.get_close_matches(name, known, n=1)
         meant = f"did you mean {nearest[0]!r}" if nearest else f"there are {', '.join(known)}"
         raise StoreError(f"There is no query or view {name!r}: {meant}, or give a SELECT.")
+
+    def _named_by(self, sql: str) -> set[str]:
+        """The stored tables that a query may read: of the words in it and in the views it names."""
+        waiting, named = _words(sql), set[str]()
+        while waiting:
+            word = waiting.pop()
+            named.add(word)
+            waiting |= self._words.get(word, set()) - named
+        return named & set(self._stored)
+
+    def _provide(self, names: Iterable[str]) -> None:
+        """Let DuckDB read tables that were empty so far, because nobody had asked for them."""
+        for name in sorted(set(names) & set(self._stored)):
+            self._connection.register(name, self._stored.pop(name).rows())
 
     def _read(self, statement: duckdb.Statement, values: Mapping[str, object]) -> pa.Table:
         """Run one statement in a transaction that cannot write, even in memory."""
@@ -142,6 +164,11 @@ def _described_views() -> dict[str, str]:
         if table.name not in _HIDDEN
     }
     return written | tables
+
+
+def _words(sql: str) -> set[str]:
+    """All words of a text of SQL in lower case."""
+    return set(re.findall(r"\w+", sql.lower()))
 
 
 def _first_line(error: duckdb.Error) -> str:

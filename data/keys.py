@@ -10,6 +10,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from data.errors import StoreError
 
@@ -68,3 +69,11 @@ def _refuse_others(value: object, place: str) -> None:
 def is_hex(key: object) -> bool:
     """Whether something is a key or digest: 8 to 128 lower-case hexadecimal digits, no more."""
     return isinstance(key, str) and _HEX.fullmatch(key) is not None
+
+
+def parse_json(content: str | bytes) -> Any:
+    """JSON as plain values; ValueError for what is none, however deeply it is nested."""
+    try:
+        return json.loads(content)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error

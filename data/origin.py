@@ -4,7 +4,9 @@ Provenance is a JSON object. It is kept in the Parquet metadata and beside the f
 of the content digest, so the same rows made elsewhere or later are the same artifact.
 """
 
+import os
 import platform
+import socket
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -20,11 +22,14 @@ def provenance(
     device: str | None = None,
     dtype: str | None = None,
     parts: Sequence[str] = (),
+    most_examples: int | None = None,
 ) -> dict[str, object]:
     """The provenance of a stage that has just finished, with versions and the time now.
 
     `seconds` is the stage's own wall time, `peak_bytes` its peak memory. `parts` are the keys of
     the artifacts whose seconds count as this stage's too: the shards of an attribution.
+    `most_examples` is how many examples were held at a time where memory ran out, else None. The
+    worker is the process that asks, as `host:pid`.
     """
     return {
         "stage": stage,
@@ -34,6 +39,8 @@ def provenance(
         "device": device,
         "dtype": dtype,
         "parts": list(parts),
+        "most_examples": most_examples,
+        "worker": f"{socket.gethostname()}:{os.getpid()}",
         "versions": versions(),
         "finished_at": now(),
     }

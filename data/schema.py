@@ -11,6 +11,9 @@ integers. What is scored is a *unit*, with a `unit_id` within its level: at edge
 `edge_id`, at node level the writer's `node_id`, at neuron level `node_id * d_model + dimension`.
 The views have the names. A table's `key` columns tell its rows apart. A *companion* is written
 under its primary's key, before it: the primary is complete only where all its companions are.
+
+Raise `SCHEMA_VERSION` whenever anything in a store changes, and the `since` of every table whose
+columns do: artifacts of older versions whose tables are the same are used as they are.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,7 +23,7 @@ import pyarrow as pa
 
 from data.errors import StoreError
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 TEXT, FLAG, REAL = pa.string(), pa.bool_(), pa.float64()
 ID, BIG = pa.int32(), pa.int64()
@@ -39,6 +42,7 @@ class Table:
     schema: pa.Schema
     key: tuple[str, ...]
     companion_of: str | None = None
+    since: int = 1  # the schema version that gave it its columns
 
     @property
     def text_columns(self) -> list[str]:
@@ -52,6 +56,7 @@ def _declare(
     key: str,
     *columns: tuple[str, pa.DataType, str],
     companion_of: str | None = None,
+    since: int,
 ) -> Table:
     """A table from (column, type, description) triples; a column that may be null ends in `?`."""
     fields = [
@@ -61,7 +66,8 @@ def _declare(
         for column, kind, description in columns
     ]
     metadata = {"description": f"one row is {row}"}
-    return Table(name, row, pa.schema(fields, metadata), tuple(key.split()), companion_of)
+    schema = pa.schema(fields, metadata)
+    return Table(name, row, schema, tuple(key.split()), companion_of, since)
 
 
 MODELS = _declare(
@@ -80,6 +86,7 @@ MODELS = _declare(
     ("parallel", FLAG, "whether attention and MLP of a layer read the same stream"),
     ("n_parameters", BIG, "number of parameters"),
     ("dtype?", TEXT, "dtype of the weights as loaded"),
+    since=2,
 )  # fmt: skip
 
 GRAPHS = _declare(
@@ -93,6 +100,7 @@ GRAPHS = _declare(
     ("n_readers", ID, "number of readers"),
     ("n_nodes", ID, "number of nodes: the writers and logits"),
     ("n_edges", ID, "number of edges that exist"),
+    since=2,
 )  # fmt: skip
 
 EDGES = _declare(
@@ -110,7 +118,7 @@ EDGES = _declare(
     ("reader_layer", ID, "layer of the reader; n_layers for logits"),
     ("reader_head?", ID, "head of the reader; null if it is none, or several of a group"),
     ("reader_nodes", NAMES, "the nodes that the reader feeds: several for the k or v of a group"),
-    companion_of="graphs",
+    companion_of="graphs", since=2,
 )  # fmt: skip
 
 NODES = _declare(
@@ -121,7 +129,7 @@ NODES = _declare(
     ("kind", TEXT, "input, head, mlp or logits"),
     ("layer", ID, "layer; -1 for input, n_layers for logits"),
     ("head?", ID, "head; null if it is none"),
-    companion_of="graphs",
+    companion_of="graphs", since=1,
 )  # fmt: skip
 
 DATASETS = _declare(
@@ -135,6 +143,7 @@ DATASETS = _declare(
     ("n_examples", ID, "number of examples kept"),
     ("dropped_json", TEXT, "examples dropped in alignment: JSON object, reason to count"),
     ("tokenizer", TEXT, "digest of the tokenizer"),
+    since=1,
 )  # fmt: skip
 
 EXAMPLES = _declare(
@@ -147,7 +156,7 @@ EXAMPLES = _declare(
     ("corrupted_tokens", TOKENS, "token ids of the corrupted text, as many; none without one"),
     ("correct", TOKENS, "token ids of the correct answers"),
     ("incorrect", TOKENS, "token ids of the incorrect answers"),
-    companion_of="datasets",
+    companion_of="datasets", since=1,
 )  # fmt: skip
 
 METHODS = _declare(
@@ -164,6 +173,7 @@ METHODS = _declare(
     ("restriction?", TEXT, "the units it is restricted to, such as top 500 of EAP; null for none"),
     ("metric?", TEXT, "metric whose loss is attributed; null for methods that take none"),
     ("combine?", TEXT, "how an ensemble combines its members' scores; null for other methods"),
+    since=3,
 )  # fmt: skip
 
 MEAN_ACTIVATIONS = _declare(
@@ -178,6 +188,7 @@ MEAN_ACTIVATIONS = _declare(
     ("position?", ID, "the position; null where the mean is over all of them"),
     ("vector", VECTOR, "the mean output; of a head d_head numbers, before its output projection"),
     ("n_positions", BIG, "how many real positions each mean is over"),
+    since=2,
 )  # fmt: skip
 
 SHARDS = _declare(
@@ -189,6 +200,7 @@ SHARDS = _declare(
     ("unit_id", ID, "the edge, node or neuron"),
     ("total", REAL, "sum of the examples' scores"),
     ("total_of_squares", REAL, "sum of the squares of the examples' scores"),
+    since=2,
 )  # fmt: skip
 
 SCORES = _declare(
@@ -203,6 +215,7 @@ SCORES = _declare(
     ("score?", REAL, "mean over examples; positive: the unit helps; null where it was not scored"),
     ("standard_error?", REAL, "standard error of the mean; null where unknown, as for one example"),
     ("n_examples?", ID, "number of examples; null for scores that were imported"),
+    since=3,
 )  # fmt: skip
 
 CIRCUITS = _declare(
@@ -221,20 +234,21 @@ CIRCUITS = _declare(
     ("n_edges", ID, "number of edges in it"),
     ("n_nodes", ID, "number of nodes in it"),
     ("fraction", REAL, "achieved: n_units over all units of its level, in [0, 1]"),
+    since=3,
 )  # fmt: skip
 
 EXTRACTIONS = _declare(
     "extractions", "a circuit of an extraction: one rule and a list of sizes", "extraction circuit",
     ("extraction", TEXT, "the extraction: what CPR and CMD are taken over"),
     ("circuit", TEXT, "a circuit it gave; the same circuit may come from several"),
-    companion_of="circuits",
+    companion_of="circuits", since=1,
 )  # fmt: skip
 
 MEMBERS = _declare(
     "members", "an edge of a circuit, whatever its level", "circuit edge_id",
     ("circuit", TEXT, "the circuit"),
     ("edge_id", ID, "the edge"),
-    companion_of="circuits",
+    companion_of="circuits", since=1,
 )  # fmt: skip
 
 MEMBER_NEURONS = _declare(
@@ -242,7 +256,7 @@ MEMBER_NEURONS = _declare(
     ("circuit", TEXT, "the circuit"),
     ("node_id", ID, "the node, a writer"),
     ("dimensions", INDICES, "the output dimensions of the writer that are in the circuit"),
-    companion_of="circuits",
+    companion_of="circuits", since=2,
 )  # fmt: skip
 
 EVALUATIONS = _declare(
@@ -259,6 +273,7 @@ EVALUATIONS = _declare(
     ("faithfulness?", REAL, "(m(C) - m(empty)) / (m(model) - m(empty)); null where undefined"),
     ("baseline", TEXT, "the baseline that m(model) and m(empty) are of"),
     ("n_examples", ID, "number of examples"),
+    since=3,
 )  # fmt: skip
 
 EXAMPLE_VALUES = _declare(
@@ -266,7 +281,7 @@ EXAMPLE_VALUES = _declare(
     ("evaluation", TEXT, "the evaluation"),
     ("example_id", ID, "the example"),
     ("value", REAL, "the metric"),
-    companion_of="evaluations",
+    companion_of="evaluations", since=1,
 )  # fmt: skip
 
 BASELINES = _declare(
@@ -281,6 +296,7 @@ BASELINES = _declare(
     ("mean", REAL, "mean of the metric over examples"),
     ("standard_error?", REAL, "standard error of the mean; null or NaN for a single example"),
     ("n_examples", ID, "number of examples"),
+    since=2,
 )  # fmt: skip
 
 BASELINE_VALUES = _declare(
@@ -289,7 +305,7 @@ BASELINE_VALUES = _declare(
     ("run", TEXT, "clean, or corrupted: the empty circuit under the intervention"),
     ("example_id", ID, "the example"),
     ("value", REAL, "the metric"),
-    companion_of="baselines",
+    companion_of="baselines", since=1,
 )  # fmt: skip
 
 INTERVALS = _declare(
@@ -301,6 +317,7 @@ INTERVALS = _declare(
     ("standard_error?", REAL, "standard error of the faithfulness; null where undefined"),
     ("low?", REAL, "lower end of the interval; null where undefined"),
     ("high?", REAL, "upper end of the interval; null where undefined"),
+    since=3,
 )  # fmt: skip
 
 CURVES = _declare(
@@ -320,7 +337,7 @@ CURVES = _declare(
     ("cmd_standard_error?", REAL, "its standard error"),
     ("cmd_low?", REAL, "lower end of its interval"),
     ("cmd_high?", REAL, "upper end of its interval"),
-    companion_of="intervals",
+    companion_of="intervals", since=3,
 )  # fmt: skip
 
 MARGINALS = _declare(
@@ -332,6 +349,7 @@ MARGINALS = _declare(
     ("marginal", REAL, "mean metric of the circuit less that of the circuit without the unit"),
     ("standard_error?", REAL, "standard error of the mean; null or NaN for a single example"),
     ("n_examples", ID, "number of examples"),
+    since=3,
 )  # fmt: skip
 
 MARGINAL_VALUES = _declare(
@@ -342,7 +360,7 @@ MARGINAL_VALUES = _declare(
     ("unit_id", ID, "the edge, node or neuron"),
     ("example_id", ID, "the example"),
     ("value", REAL, "metric of the circuit less that of the circuit without the unit"),
-    companion_of="marginals",
+    companion_of="marginals", since=3,
 )  # fmt: skip
 
 STABILITY = _declare(
@@ -355,6 +373,7 @@ STABILITY = _declare(
     ("unit_id", ID, "the edge, node or neuron; those that were never among the best are left out"),
     ("frequency", REAL, "share of the draws in which it was among the best, above 0"),
     ("mean_jaccard?", REAL, "mean Jaccard index of a draw's best with those of all examples"),
+    since=3,
 )  # fmt: skip
 
 RECOVERIES = _declare(
@@ -366,6 +385,7 @@ RECOVERIES = _declare(
     ("recall?", REAL, "share of its units that are among the n_true best; null where undefined"),
     ("auroc?", REAL, "area under the receiver operating characteristic; null where undefined"),
     ("auprc?", REAL, "area under precision over recall: average precision; null where undefined"),
+    since=3,
 )  # fmt: skip
 
 SCORE_COMPARISONS = _declare(
@@ -377,6 +397,7 @@ SCORE_COMPARISONS = _declare(
     ("kendall_tau?", REAL, "Kendall's tau-b of the scores; null where undefined"),
     ("rank_biased_overlap?", REAL, "of the rankings by |score|; null where undefined"),
     ("weighted_iou?", REAL, "shared over joint |score|, each set's summing to 1; null: undefined"),
+    since=3,
 )  # fmt: skip
 
 CIRCUIT_COMPARISONS = _declare(
@@ -393,6 +414,7 @@ CIRCUIT_COMPARISONS = _declare(
     ("recall?", REAL, "share of the units of b that are in a; null where b is empty"),
     ("expected?", REAL, "units that circuits of these sizes share by chance"),
     ("p_value?", REAL, "probability that chance shares as many or more"),
+    since=3,
 )  # fmt: skip
 
 TABLES: Mapping[str, Table] = {
@@ -417,3 +439,9 @@ def table(kind: str) -> Table:
 def companions(kind: str) -> Iterator[str]:
     """The kinds that must exist under the same key before `kind` is complete."""
     return (other.name for other in TABLES.values() if other.companion_of == kind)
+
+
+def since(kind: str) -> int:
+    """The least schema version whose artifacts of a kind, and all its companions, are as now."""
+    primary = table(kind).companion_of or kind
+    return max(TABLES[one].since for one in (primary, *companions(primary)))

@@ -5,28 +5,60 @@
     <location>/<kind>/<key[:2]>/<key>.json      what vouches for them (see data/artifact.py)
     <location>/failures/<key>.json              a stage that failed (see data/ledger.py)
     <location>/grids/<name>.json                the stages a grid consists of (see data/ledger.py)
+    <location>/leases/<key>.<token>.json        a process is at this stage (see data/leases.py)
+    <location>/index/                           derived: what was read and found intact
+                                                (see data/index.py and data/segments.py)
 
 Nothing is remembered elsewhere: whatever is known of a run is derived from these files. What does
 not open or does not match what vouches for it is missing, is listed in `damaged`, and is rebuilt by
-writing it again. Paths come from kinds and hexadecimal keys alone.
+writing it again; so is what an older version wrote whose table has changed since, listed in
+`outdated`. A file is read to find out whether it is intact, and not again while its state is the
+same; its rows are checked whenever they are read. Paths come from kinds and hexadecimal keys alone.
 """
 
+import hashlib
+import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 
 from data import ledger
-from data.artifact import Artifact, Damage, Voucher, decode, encode, file_digest, vouch
-from data.errors import StoreError
+from data.access import reaching
+from data.artifact import (
+    Artifact,
+    Damage,
+    OutdatedError,
+    Voucher,
+    decode,
+    encode,
+    file_digest,
+    vouch,
+)
+from data.errors import StoreAccessError, StoreError, StoreUnavailableError
+from data.index import Entry, Index
 from data.keys import is_hex
-from data.ledger import Failure, PlannedStage
-from data.location import Location
+from data.leases import Lease, LeaseInfo, Leases
+from data.ledger import Failure, GridNote, PlannedStage
+from data.location import Listed, Location
 from data.marker import admit
-from data.schema import companions, table
+from data.schema import TABLES, companions, table
+from data.states import State, state_from, state_of, states_of
 
 _ATTEMPTS = 20
+_LOOKS = 32  # finds of a kind that are looks at single files before all of it is listed
+_SECONDS_BETWEEN_LOOKS = 0.2  # at a cleaning that goes on
+
+
+class _Seen(NamedTuple):
+    """An artifact's two files as they were read, and the state that they were in before."""
+
+    vouching: bytes | None
+    content: bytes | None
+    state: State | None
 
 
 class Store:
@@ -35,7 +67,12 @@ class Store:
     def __init__(self, location: Location) -> None:
         self._location = location
         self._damaged: dict[str, Damage] = {}
-        self._verified: dict[tuple[str, str], tuple[object, Artifact]] = {}
+        self._outdated: dict[str, Damage] = {}
+        self._index = Index(location)
+        self._leases = Leases(location)
+        self._listing: dict[str, dict[str, State | None]] | None = None
+        self._asked: Counter[str] = Counter()
+        self._written: set[tuple[str, str]] = set()  # since it was listed
 
     @classmethod
     def open(cls, location: str | Path, create: bool = True) -> "Store":
@@ -47,10 +84,11 @@ class Store:
         place = Location.parse(location)
         try:
             admit(place, create)
-        except OSError as error:
-            raise StoreError(
-                f"The store {place.name!r} cannot be opened: {_reason(error)}; choose another place"
-                " with --store or CIRCUIT_GRID_STORE."
+        except StoreAccessError as error:
+            raise type(error)(
+                f"The store {place.name!r} cannot be opened: {error.reason}; {error.advice}.",
+                error.reason,
+                error.advice,
             ) from error
         return cls(place)
 
@@ -64,21 +102,51 @@ class Store:
         """The damaged files met so far by this object, and not rebuilt since."""
         return [self._damaged[path] for path in sorted(self._damaged)]
 
+    @property
+    def outdated(self) -> list[Damage]:
+        """The files met so far of older versions, of no use to this one, and not rebuilt since."""
+        return [self._outdated[path] for path in sorted(self._outdated)]
+
     def find(self, kind: str, key: str) -> Artifact | None:
         """The artifact, or None if it is missing or damaged (then `damaged` says why).
 
-        The whole file is checked once per process and again whenever its time or size changes.
+        The whole file is checked once, by whichever process, and again whenever its state changes.
         """
-        rows, description = _paths(kind, key)
-        state = [(info.mtime_ns, info.size) for info in self._location.info(rows, description)]
-        remembered = self._verified.get((kind, key))
-        if remembered is not None and remembered[0] == state:
-            return remembered[1]
-        checked = self._checked(kind, key)
-        if checked is None:
+        rows, note = _paths(kind, key)
+        state = self._listed_state(kind, key)
+        if state is None and self._is_absent(kind, key):
+            self._forget(rows)
             return None
-        self._verified[kind, key] = (state, checked[0])
-        return checked[0]
+        if self._location.is_local or self._index.knows(kind, key):
+            state = state or state_of(self._location, rows, note)
+            entry = self._index.get(kind, key, state)
+            if entry is not None:
+                self._damaged.pop(rows, None)
+                return entry.artifact(kind, key)
+        verified = self._verified(kind, key)
+        return verified[0].artifact if verified is not None else None
+
+    @contextmanager
+    def listed(self) -> Iterator[None]:
+        """Within it, many finds take one listing a kind where files are asked for over a network.
+
+        What others publish or lose meanwhile may go unnoticed until its end; what they found
+        damaged or intact before is known.
+        """
+        self._index.refresh()
+        self._listing, self._asked, self._written = {}, Counter(), set()
+        try:
+            yield
+        finally:
+            self._listing = None
+
+    def tidy_index(self) -> None:
+        """Leave in the index what is in the store alone."""
+        self._index.keep({kind: states_of(self._location, kind) for kind in TABLES})
+
+    def save_index(self) -> None:
+        """Keep what was found intact for other processes; saving a grid does so too."""
+        self._index.save()
 
     def complete(self, kind: str, key: str) -> Artifact | None:
         """The artifact if its companions under the same key are there too, else None."""
@@ -89,12 +157,18 @@ class Store:
 
     def read(self, kind: str, key: str) -> pa.Table:
         """The rows of an artifact, checked against its digest; StoreError if it is not there."""
-        checked = self._checked(kind, key)
-        if checked is None:
+        verified = self._verified(kind, key)
+        if verified is None:
+            self.save_index()  # where it is damaged in a state that others trust, they are to know
             damage = self._damaged.get(_paths(kind, key)[0])
             reason = f"is damaged ({damage.reason})" if damage else "is not in the store"
             raise StoreError(f"{kind} {key} {reason}: run the grid again to build it.")
-        return decode(checked[1], table(kind))
+        try:
+            return decode(verified[1], table(kind))
+        except ValueError as error:  # vouched for, by whomever, and yet no such table
+            raise StoreError(
+                f"{kind} {key} is damaged ({error}): run the grid again to build it."
+            ) from error
 
     def write(
         self, kind: str, key: str, rows: pa.Table, provenance: Mapping[str, object]
@@ -107,7 +181,10 @@ class Store:
         _paths(kind, key)
         content = encode(rows, kind, key, provenance)
         with self._writing(f"{kind} {key}"):
-            artifact = self._publish(kind, key, content)
+            publish = self._publish if self._location.is_local else self._publish_remotely
+            artifact = publish(kind, key, content)
+            if self._listing is not None:
+                self._written.add((kind, key))
             if table(kind).companion_of is None:
                 ledger.clear_failure(self._location, key)
         return artifact
@@ -119,12 +196,23 @@ class Store:
         kinds = sorted(tables, key=lambda kind: table(kind).companion_of is None)
         return {kind: self.write(kind, key, tables[kind], provenance) for kind in kinds}
 
+    def remove_all(self, key: str, kinds: Iterable[str]) -> None:
+        """Delete artifacts of a key: primaries before their companions, vouchers before rows.
+
+        Whatever is cut short leaves a stage that is not finished, and files that count as damaged.
+        """
+        for kind in sorted(kinds, key=lambda kind: table(kind).companion_of is not None):
+            rows, description = _paths(kind, key)
+            self._location.remove(description)
+            self._location.remove(rows)
+            self._forget(rows)
+            self._index.drop(kind, key)
+
     def artifacts(self, kind: str) -> Iterator[Artifact]:
         """All intact artifacts of a kind, in the order of their keys."""
-        table(kind)
-        stems = (path.rsplit("/", 1)[-1].split(".")[0] for path in self._location.files(kind))
-        for key in sorted({stem for stem in stems if is_hex(stem)}):
-            artifact = self.find(kind, key)
+        for key, state in sorted(states_of(self._location, table(kind).name).items()):
+            entry = self._index.get(kind, key, state)
+            artifact = self.find(kind, key) if entry is None else entry.artifact(kind, key)
             if artifact is not None:
                 yield artifact
 
@@ -146,25 +234,89 @@ class Store:
         """The stages that failed and have not succeeded since, in the order of their keys."""
         return ledger.failures(self._location)
 
-    def save_grid(self, name: str, stages: Iterable[PlannedStage]) -> None:
-        """Note which stages a grid consists of, in place of what was noted under its name."""
+    def save_grid(
+        self,
+        name: str,
+        stages: Iterable[PlannedStage],
+        file: str | None = None,
+        settings: Mapping[str, object] | None = None,
+        whole: bool = True,
+    ) -> GridNote:
+        """Note which stages a grid consists of, merged with what was noted under its name before.
+
+        `whole` is false where parts of it could not be planned: nothing is given up then. The
+        settings are plain JSON values. StoreError for a name that cannot be a file's.
+        """
         with self._writing(f"The stages of grid {name!r}"):
-            ledger.save_grid(self._location, name, stages)
+            note = ledger.save_grid(self._location, name, stages, file, settings, whole)
+        self.save_index()
+        return note
+
+    def forget_grid(self, name: str) -> bool:
+        """Forget that a grid was ever planned here; whether it was."""
+        with self._writing(f"The end of grid {name!r}"):
+            return ledger.forget_grid(self._location, name)
+
+    def grid_notes(self) -> dict[str, GridNote]:
+        """What is noted of each grid that was ever planned here, by its name."""
+        return ledger.grid_notes(self._location)
 
     def grids(self) -> dict[str, tuple[PlannedStage, ...]]:
         """The stages of each grid that was ever planned here, by its name."""
-        return ledger.grids(self._location)
+        return {name: note.stages for name, note in self.grid_notes().items()}
+
+    def unreadable_grids(self) -> list[str]:
+        """The files of grids whose notes cannot be read: what these need is not known."""
+        return ledger.unreadable_grids(self._location)
+
+    def lease(self, key: str) -> Lease | None:
+        """The lease of the stage under a key; None while another process has it."""
+        return self._leases.take(_checked_key(key))
+
+    def leases(self, tidy: bool = False) -> list[LeaseInfo]:
+        """The stages that processes are at now, by key; if `tidy`, dead claims are removed."""
+        live = self._leases.live(tidy)
+        return [one for one in live if not ledger.is_run(one.key) and one.key != ledger.CLEANING]
+
+    def running(self, name: str) -> Lease:
+        """The lease of one more run of a grid: what is in the store stays while it is held.
+
+        A cleaning that goes on gives way first, within seconds. StoreUnavailableError if the lease
+        is lost on the way.
+        """
+        lease = self._leases.take(ledger.grid_run_key(name))
+        if lease is None:
+            raise StoreUnavailableError(
+                f"The run of grid {name!r} could not be noted in {self._location.name!r}:"
+                " something removed the note; run again.",
+                "something removed the note",
+                "run again",
+            )
+        try:
+            while any(one.key == ledger.CLEANING for one in self._leases.live()):
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
+        except BaseException:
+            lease.release()
+            raise
+        return lease
+
+    def runs(self) -> list[LeaseInfo]:
+        """The runs of grids that go on now (see `data.ledger.is_run`)."""
+        return [one for one in self._leases.live() if ledger.is_run(one.key)]
+
+    def cleaning(self) -> Lease | None:
+        """The lease of whoever removes artifacts; None while another process has it.
+
+        Whoever has it is to look for `runs` then and now and again, and to remove nothing that
+        they might have found; a run that begins meanwhile waits until the lease is released.
+        """
+        return self._leases.take(ledger.CLEANING)
 
     @contextmanager
     def _writing(self, what: str) -> Iterator[None]:
         """Say in a sentence what the system refuses to write."""
-        try:
+        with reaching(what, "written to", self._location.name):
             yield
-        except OSError as error:
-            raise StoreError(
-                f"{what} cannot be written to the store {self._location.name!r}:"
-                f" {_reason(error)}; make room or permit it, then run again."
-            ) from error
 
     def _publish(self, kind: str, key: str, content: bytes) -> Artifact:
         """Bring rows and voucher into place until both stand and match, whoever wrote them.
@@ -174,9 +326,9 @@ class Store:
         """
         rows, description = _paths(kind, key)
         for _ in range(_ATTEMPTS):
-            checked = self._checked(kind, key)
-            if checked is not None:
-                return checked[0]
+            verified = self._verified(kind, key)
+            if verified is not None:
+                return verified[0].artifact
             if not self._location.put_new(rows, content):
                 vouching, there = self._location.read(description), self._location.read(rows)
                 if there is None or (vouching is not None and _matches(vouching, there, kind, key)):
@@ -191,27 +343,101 @@ class Store:
             " other processes keep replacing it."
         )
 
-    def _checked(self, kind: str, key: str) -> tuple[Artifact, bytes] | None:
-        """The artifact and its file's bytes if they match; else None, and any damage is noted."""
+    def _publish_remotely(self, kind: str, key: str, content: bytes) -> Artifact:
+        """The same in an object store, which tells what an object holds without its being read.
+
+        Of several processes the last one to put a file wins; who finds another's rows in place of
+        its own vouches for these, so that all come to rest on the same.
+        """
         rows, description = _paths(kind, key)
-        self._verified.pop((kind, key), None)
-        vouching = self._location.read(description)
-        content = self._location.read(rows)
-        if vouching is None and content is None:
-            self._damaged.pop(rows, None)
+        own, place = vouch(content, kind, key), self._location
+        for attempt in range(_ATTEMPTS):
+            voucher = None
+            if attempt or place.exists(description):
+                seen = self._see(kind, key)
+                verified = self._judge(kind, key, seen)
+                if verified is not None:
+                    return verified[0].artifact
+                voucher = _vouched(seen.content, kind, key) if attempt else None
+            if voucher is None:
+                voucher = own
+                place.put(rows, content)
+            note = voucher.to_json()
+            place.put(description, note)
+            there = place.look(rows), place.look(description)
+            if voucher is own and _tags(there) == (_tag(content), _tag(note)):
+                state = state_from(*there)
+                self._forget(rows)
+                if state is not None:
+                    self._index.put(kind, key, Entry.of(state, own))
+                return own.artifact
+        raise StoreError(
+            f"{kind} {key} cannot be written to {place.name!r}: other processes keep replacing it."
+        )
+
+    def _listed_state(self, kind: str, key: str) -> State | None:
+        """The state of an artifact's files as listed; None where a look at them is as good."""
+        if self._listing is None or self._location.is_local:
             return None
-        try:
-            artifact = _match(vouching, content, kind, key)
-        except ValueError as error:
-            self._damaged[rows] = Damage(rows, str(error))
-            return None
+        self._asked[kind] += 1
+        if kind not in self._listing:
+            if self._asked[kind] <= _LOOKS:
+                return None
+            self._listing[kind] = states_of(self._location, kind)
+        return self._listing[kind].get(key)
+
+    def _is_absent(self, kind: str, key: str) -> bool:
+        """Whether a listing says that an artifact has not even one of its files."""
+        listing = (self._listing or {}).get(kind)
+        return listing is not None and key not in listing and (kind, key) not in self._written
+
+    def _verified(self, kind: str, key: str) -> tuple[Voucher, bytes] | None:
+        """The voucher and the bytes of a file if they match; else None, and any damage is noted."""
+        return self._judge(kind, key, self._see(kind, key))
+
+    def _see(self, kind: str, key: str) -> _Seen:
+        """An artifact's files, and their state before: a change after it is found by a find."""
+        rows, description = _paths(kind, key)
+        place = self._location
+        if place.is_local:
+            state = state_of(place, rows, description)
+            return _Seen(place.read(description), place.read(rows), state)
+        vouching, note_file = place.fetch(description) or (None, None)
+        content, rows_file = place.fetch(rows) or (None, None)
+        return _Seen(vouching, content, state_from(rows_file, note_file))
+
+    def _judge(self, kind: str, key: str, seen: _Seen) -> tuple[Voucher, bytes] | None:
+        """The voucher and the bytes if they match; else None, and any damage is noted.
+
+        In the index too, where it may be known to be intact in that very state.
+        """
+        rows, _ = _paths(kind, key)
+        self._forget(rows)
+        if seen.vouching is not None or seen.content is not None:
+            try:
+                voucher = _match(seen.vouching, seen.content, kind, key)
+            except OutdatedError as error:
+                self._outdated[rows] = Damage(rows, str(error))
+            except ValueError as error:
+                self._damaged[rows] = Damage(rows, str(error))
+                if seen.state is not None:
+                    self._index.refute(kind, key, seen.state)
+            else:
+                assert seen.content is not None
+                if seen.state is not None:
+                    self._index.put(kind, key, Entry.of(seen.state, voucher))
+                return voucher, seen.content
+        self._index.drop(kind, key)
+        return None
+
+    def _forget(self, rows: str) -> None:
+        """Forget what was said of a file."""
         self._damaged.pop(rows, None)
-        assert content is not None
-        return artifact, content
+        self._outdated.pop(rows, None)
 
 
-def _match(vouching: bytes | None, content: bytes | None, kind: str, key: str) -> Artifact:
-    """The artifact that a voucher vouches for, if the file is that one; else ValueError."""
+def _match(vouching: bytes | None, content: bytes | None, kind: str, key: str) -> Voucher:
+    """The voucher, if it vouches for the file; else ValueError."""
     if vouching is None:
         raise ValueError("it has no .json file: its writing was interrupted")
     voucher = Voucher.from_json(vouching, kind, key)
@@ -219,7 +445,7 @@ def _match(vouching: bytes | None, content: bytes | None, kind: str, key: str) -
         raise ValueError("its .parquet file is gone")
     if file_digest(content) != voucher.sha256:
         raise ValueError("its .parquet file does not match its digest")
-    return voucher.artifact
+    return voucher
 
 
 def _matches(vouching: bytes, content: bytes, kind: str, key: str) -> bool:
@@ -239,6 +465,16 @@ def _vouched(content: bytes | None, kind: str, key: str) -> Voucher | None:
         return None
 
 
+def _tag(content: bytes) -> str:
+    """What object stores name small objects of this content by."""
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def _tags(files: Iterable[Listed | None]) -> tuple[str | None, ...]:
+    """What an object store names the content of files by."""
+    return tuple(one.tag if one is not None else None for one in files)
+
+
 def _paths(kind: str, key: str) -> tuple[str, str]:
     """The relative paths of an artifact's two files; StoreError for no such kind or no key."""
     stem = f"{table(kind).name}/{_checked_key(key)[:2]}/{key}"
@@ -250,8 +486,3 @@ def _checked_key(key: str) -> str:
     if not is_hex(key):
         raise StoreError(f"{key!r} is no key: keys are lower-case hexadecimal digits.")
     return key
-
-
-def _reason(error: OSError) -> str:
-    """What the system says, without its number."""
-    return error.strerror or str(error)

@@ -1,17 +1,20 @@
 """The store as Arrow tables: what the catalog's views are built on, and nothing beside it.
 
-Each kind becomes one lazy dataset over the Parquet files of its complete artifacts; what the store
-notes beside them (provenance, failures, grids, damage) becomes small tables in memory.
+Each kind becomes one lazy dataset over the rows of its complete artifacts (see data/segments.py);
+what the store notes beside them (provenance, failures, grids, damage) becomes tables in memory.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.dataset as ds
 
 from data.artifact import Artifact
-from data.schema import TABLES, Table, companions
+from data.schema import TABLES, companions
+from data.segments import dataset
 from data.store import Store
 
 _ARTIFACTS = pa.schema(
@@ -35,31 +38,71 @@ _TEXT = pa.string()
 _FAILURES = pa.schema(dict.fromkeys(("key", "stage", "cell", "sentence", "time"), _TEXT))
 _GRIDS = pa.schema(
     {"grid": _TEXT, "position": pa.int64(), "stage": _TEXT, "cell": _TEXT, "kind": _TEXT}
-    | {"key": _TEXT}
+    | {"key": _TEXT, "place": _TEXT, "weight": pa.float64(), "former": pa.list_(_TEXT)}
 )
+_OF_STAGE = ("stage", "cell", "kind", "key", "place", "weight", "former")
+_LEASES = pa.schema({"key": _TEXT, "host": _TEXT, "pid": pa.int64(), "since": _TEXT})
+_STALE = pa.schema({"key": _TEXT})
 _DAMAGE = pa.schema({"path": _TEXT, "reason": _TEXT})
 
 
-def stored_tables(store: Store) -> dict[str, pa.Table | ds.Dataset]:
-    """All there is in a store now, by the names the views use: `stored_<kind>` and four more."""
+@dataclass(frozen=True)
+class Stored:
+    """A table of what a store holds: its columns, and its rows once somebody asks for them."""
+
+    schema: pa.Schema
+    rows: Callable[[], pa.Table | ds.Dataset]
+
+
+def stored_tables(store: Store) -> dict[str, Stored]:
+    """All there is in a store now, by the names the views use: `stored_<kind>` and a few more."""
     complete = complete_artifacts(store)
-    tables: dict[str, pa.Table | ds.Dataset] = {
-        f"stored_{kind}": _dataset(store, TABLES[kind], artifacts)
-        for kind, artifacts in complete.items()
+    tables = {
+        f"stored_{kind}": Stored(TABLES[kind].schema, partial(dataset, store, TABLES[kind], found))
+        for kind, found in complete.items()
     }
-    described = [_row(artifact) for artifacts in complete.values() for artifact in artifacts]
-    failures = [vars(failure) for failure in store.failures()]
-    planned = [
-        {"grid": name, "position": position, **vars(stage)}
-        for name, stages in store.grids().items()
-        for position, stage in enumerate(stages)
-    ]
-    damage = [vars(one) for one in store.damaged]
-    tables["stored_artifacts"] = pa.Table.from_pylist(described, _ARTIFACTS)
-    tables["stored_failures"] = pa.Table.from_pylist(failures, _FAILURES)
-    tables["stored_grids"] = pa.Table.from_pylist(planned, _GRIDS)
-    tables["stored_damage"] = pa.Table.from_pylist(damage, _DAMAGE)
+    tables["stored_artifacts"] = Stored(_ARTIFACTS, partial(_described, complete))
+    noted = {
+        "stored_failures": (_FAILURES, [vars(failure) for failure in store.failures()]),
+        "stored_grids": (_GRIDS, list(_planned(store))),
+        "stored_leases": (_LEASES, list(_leased(store))),
+        "stored_stale": (_STALE, [{"key": key} for key in sorted(_stale(store))]),
+        "stored_damage": (_DAMAGE, [vars(one) for one in store.damaged]),
+    }
+    for name, (schema, rows) in noted.items():
+        tables[name] = Stored(schema, partial(pa.Table.from_pylist, rows, schema))
     return tables
+
+
+def _planned(store: Store) -> Iterator[dict[str, object]]:
+    """The stages of all grids, each with its place in its grid."""
+    for name, stages in store.grids().items():
+        for position, stage in enumerate(stages):
+            columns = {column: getattr(stage, column) for column in _OF_STAGE}
+            yield {"grid": name, "position": position, **columns}
+
+
+def _leased(store: Store) -> Iterator[dict[str, object]]:
+    """The live leases."""
+    for lease in store.leases():
+        yield {name: getattr(lease, name) for name in _LEASES.names}
+
+
+def _stale(store: Store) -> set[str]:
+    """The keys of what was made from inputs that have changed since, and that no grid needs."""
+    notes = store.grid_notes().values()
+    stale = {key for note in notes for key in note.stale}
+    return stale - {key for note in notes for key in note.needed}
+
+
+def _described(complete: Mapping[str, Iterable[Artifact]]) -> pa.Table:
+    """All artifacts with their provenance in columns."""
+    columns: dict[str, list[object]] = {name: [] for name in _ARTIFACTS.names}
+    for artifacts in complete.values():
+        for artifact in artifacts:
+            for name, value in _row(artifact).items():
+                columns[name].append(value)
+    return pa.table(columns, _ARTIFACTS)
 
 
 def complete_artifacts(store: Store) -> dict[str, list[Artifact]]:
@@ -71,31 +114,13 @@ def complete_artifacts(store: Store) -> dict[str, list[Artifact]]:
         group = (primary, *companions(primary))
         keys = set.intersection(*(set(intact[one]) for one in group))
         complete[kind] = [intact[kind][key] for key in sorted(keys)]
+    store.save_index()
     return complete
-
-
-def _dataset(store: Store, table: Table, artifacts: Iterable[Artifact]) -> pa.Table | ds.Dataset:
-    """One lazy dataset over the files of artifacts; an empty table where there are none."""
-    paths = [store.path(table.name, artifact.key) for artifact in artifacts]
-    if not paths:
-        return table.schema.empty_table()
-    text = pa.dictionary(pa.int32(), pa.string())
-    fields = [
-        field.with_type(text) if field.name in table.text_columns else field
-        for field in table.schema
-    ]
-    options = ds.ParquetReadOptions(dictionary_columns=set(table.text_columns))
-    return ds.FileSystemDataset.from_paths(
-        paths,
-        schema=pa.schema(fields),
-        format=ds.ParquetFileFormat(read_options=options),
-        filesystem=store.location.filesystem,
-    )
 
 
 def _row(artifact: Artifact) -> dict[str, object]:
     """An artifact with its provenance in columns; what provenance does not say is null."""
-    said = artifact.provenance
+    said = dict(artifact.provenance)
     parts, versions = said.get("parts"), said.get("versions")
     peak = said.get("peak_bytes")
     return {

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from data import Catalog
 from flows.errors import GridError
+from flows.wrapping import counted
 
 Format = Literal["table", "csv", "json"]
 _LEAST_WIDTH = 12  # of a column of words
@@ -105,7 +106,7 @@ def _show_table(rows: pa.Table, console: Console) -> None:
     if needed > console.width:
         table.width = needed
     console.print(table, crop=False)
-    console.print(f"[dim]{rows.num_rows} rows[/]", highlight=False)
+    console.print(f"[dim]{counted(rows.num_rows, 'row')}[/]", highlight=False)
 
 
 def _shown(value: object) -> str:
@@ -114,7 +115,7 @@ def _shown(value: object) -> str:
     if isinstance(value, datetime):
         return value.isoformat(" ", "seconds")
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return f"{value:z.4g}"
     if isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef"):
         return value[:12]
     return str(value)

@@ -31,7 +31,11 @@ extraction:                     # what turns scores into circuits
 sizes: [0.001, 0.1, 1.0, 200]   # with a decimal point: fractions of the units; whole: units
 shard_size: 32                  # examples a shard
 shard_units: 256                # edges (nodes, neurons) a shard, where each costs runs of its own
-memory_budget: 1GiB             # what attribution may hold at a time
+memory_budget: 1GiB             # what a stage may hold at a time, beside the model
+max_models: 1                   # in memory at a time, on each device …
+max_bytes: 60GiB                # … and how much all their weights may take; null: no bound
+time_limit: 24h                 # for a stage, which is then stopped and has failed; null: none
+retries: 3                      # of what may pass: no memory, no disk, a process that was killed
 device: auto
 judging:
   resamples: 1000               # of the examples, for standard errors and intervals
@@ -64,6 +68,7 @@ from typing import Annotated, Any
 from pydantic import (
     Field,
     StrictBool,
+    StrictInt,
     StrictStr,
     ValidationInfo,
     field_validator,
@@ -86,6 +91,7 @@ from flows.quantities import (
     Device,
     NamedSection,
     Positive,
+    Seconds,
     Section,
     Seed,
     Size,
@@ -119,7 +125,8 @@ class ModelChoice(NamedSection):
 
     `kv: ungrouped` gives every query head a k and a v reader of its own, as published circuits do;
     `kv: grouped` one to each key-value head. Where heads are not grouped the two are the same, and
-    only one of them can be listed.
+    only one of them can be listed. Code that comes with a model or its tokenizer is run with
+    `trust_remote_code` alone.
     """
 
     name: Word
@@ -127,6 +134,7 @@ class ModelChoice(NamedSection):
     kv: Word = "ungrouped"
     revision: Word | None = None
     device: Device | None = None
+    trust_remote_code: StrictBool = False
 
     @field_validator("name")
     @classmethod
@@ -275,6 +283,10 @@ class GridConfig(Section):
     shard_size: Positive = 32
     shard_units: Positive = 256
     memory_budget: Bytes = 2**30
+    max_models: Annotated[StrictInt, Field(ge=1, le=1000)] = 1
+    max_bytes: Bytes | None = None
+    time_limit: Seconds | None = 86400.0
+    retries: Annotated[StrictInt, Field(ge=0, le=100)] = 3
     device: Device = "auto"
     judging: Judging = Judging()
 

@@ -1,49 +1,58 @@
 """The flow: every turn of a grid through its stages, each stage once, failures beside the rest.
 
 The store alone says what is finished. A run first walks the grid without working, so that it knows
-what is missing; finished stages are never submitted. Then it goes turn by turn, cells first: a
-missing stage is one Prefect task run, given names and keys and never tensors. A turn that fails is
-noted, in the store too, and the others go on without what it would have given them; a stage that
-failed is not tried twice in a run.
+what is missing; finished stages are never submitted, and where nothing is missing there is nothing
+more to do. Otherwise the dispatcher hands missing stages to a runner: each is one Prefect task run,
+given names and keys and never tensors. A turn that fails is noted, in the store too, and the others
+go on without what it would have given them.
 """
 
 from __future__ import annotations
 
 import time
-import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
-from prefect import flow, task
+from prefect import Task, flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.exceptions import TerminationSignal
 from prefect.states import Completed, Failed
 
 from circuits.errors import CircuitError
-from data import StoreError, provenance
-from flows.config import Cell, GridConfig
-from flows.errors import GridError
-from flows.identity import Identities
+from data import StoreError
+from data.leases import Lease
+from flows.config import Cell, GridConfig, ModelChoice
+from flows.dispatch import Dispatcher
+from flows.errors import GridError, StageError, WorkerDiedError
+from flows.estimates import Estimates, recorded
+from flows.identity import Identities, ModelIdentity
 from flows.judgement import Products
-from flows.measuring import measured
+from flows.logs import LogWatcher
+from flows.patience import patiently
 from flows.plan import Plan, finished, make_plan, planned, turn_key
 from flows.progress import Watcher
+from flows.publishing import Announcer, announce
+from flows.runner import Done, InlineRunner, Runner
 from flows.settings import has_own_server, prefect_server
 from flows.stages import Found, ModelStage, Stage
-from flows.walk import Turn, follow, turns, walk
+from flows.threads_runner import ThreadsRunner
+from flows.walk import Turn, Walk, turns, walk
+from flows.watchers import Watchers
 from flows.workbench import workbench
 from tasks import TaskError
 
 _SECONDS_BETWEEN_NOTES = 5.0
+_REST = 20.0  # times as long between two notes as one takes
+_SECONDS_BETWEEN_LOOKS = 1.0  # at what other processes have leased
 
 Status = Literal["reused", "computed", "failed"]
-Execute = Callable[[Stage], Found]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -86,105 +95,244 @@ class StageFailedError(Exception):
 
 
 class Run:
-    """One pass over a grid."""
+    """One pass over a grid: what the dispatcher asks, and what it tells."""
 
-    def __init__(self, config: GridConfig, location: str, watcher: Watcher) -> None:
+    def __init__(
+        self, config: GridConfig, location: str, watcher: Watcher, file: str | None = None
+    ) -> None:
         self.config = config
         self.location = location
         self.watcher = watcher
+        self.file = file
         self.bench = workbench(location, config.memory_budget)
         self.identities = Identities()
         self.outcome = Outcome()
+        self.announcer: Announcer | None = None  # to a Prefect server, if there is one to tell
+        self._runner: Runner | None = None
         self._failed: dict[str, str] = {}  # sentences of stages that failed in this run, by key
         self._noted: dict[str, Stage] = {}  # the stages of the grid, by place
-        self._noted_at = 0.0
+        self._note_next = 0.0
+        self._has_news = False
+        self._leased: tuple[float, dict[str, str]] = (0.0, {})
+        self._failed_before = {one.key for one in self.bench.store.failures()}
+
+    def noted_as_running(self) -> Lease:
+        """The lease of the run itself: nothing that it may need is removed while it is held."""
+        return self._patiently(lambda: self.bench.store.running(self.config.name))
 
     def plan(self) -> Plan:
         """What is there to do; notes it in the store, for `status`."""
-        plan, store = make_plan(self.config, self.bench, self.identities), self.bench.store
-        now = {stage.key for stage in plan.stages}
-        for stage in store.grids().get(self.config.name, ()):
-            if stage.key is not None and stage.key not in now:
-                store.clear_failure(stage.key)  # the grid no longer has this stage
+        plan = self._patiently(lambda: make_plan(self.config, self.bench, self.identities))
         self._noted = {stage.place: stage for stage in plan.stages}
-        self._note()
+        if not plan.unplannable:
+            self._patiently(lambda: self._forget_failures(plan))
+        self._patiently(lambda: self._note(whole=not plan.unplannable))
         return plan
 
-    def _note(self) -> None:
-        self._noted_at = time.monotonic()
-        stages = [planned(stage) for stage in self._noted.values()]
-        self.bench.store.save_grid(self.config.name, stages)
+    def _forget_failures(self, plan: Plan) -> None:
+        """Forget failures of stages that the grid no longer has."""
+        store, now = self.bench.store, {stage.key for stage in plan.stages}
+        failed = {one.key for one in store.failures()}
+        for stage in store.grids().get(self.config.name, ()) if failed else ():
+            if stage.key in failed and stage.key not in now:
+                store.clear_failure(stage.key)
 
-    def carry_out(self, plan: Plan, execute: Execute) -> Outcome:
-        """Go through the turns; `execute` does the stages that are not finished."""
+    def _note(self, whole: bool = True) -> None:
+        began = time.monotonic()
+        stages = [planned(stage) for stage in self._noted.values()]
+        self.bench.store.save_grid(self.config.name, stages, file=self.file, whole=whole)
+        self._has_news = False
+        rest = _REST * (time.monotonic() - began)
+        self._note_next = time.monotonic() + max(_SECONDS_BETWEEN_NOTES, rest)
+
+    def carry_out(self, plan: Plan, runner: Runner) -> Outcome:
+        """Go through the turns; the runner does the stages that are not finished."""
+        self._runner = runner
+        timings = self._patiently(lambda: recorded(self.bench.store))
+        self.watcher.timed(Estimates(timings))
         self.watcher.started(plan)
         try:
-            self._carry_out_turns(execute)
+            Dispatcher(self.config, self.location, runner, self).go()
         finally:
-            self._note()  # more keys are known than before
+            runner.close()
+            with suppress(StoreError):  # where it is gone, that is said already
+                self._note(whole=False)  # more keys are known than before
         self.plan()
+        return self._end()
+
+    def take_over(self, plan: Plan) -> Outcome:
+        """Take everything from a plan that lacks nothing."""
+        self.watcher.started(plan)
+        for turn in plan.missing:
+            self._forgive(turn)
+        self.outcome.products.update(plan.products)
+        for stage in plan.stages:
+            assert stage.key is not None
+            self.outcome.statuses[stage.name, stage.key] = "reused"
+        return self._end()
+
+    def _end(self) -> Outcome:
+        number = {turn: i for i, turn in enumerate(turns(self.config))}
+        self.outcome.failures.sort(key=lambda one: number[one.turn])
         self.watcher.ended()
         self.outcome.whole = True
         return self.outcome
 
-    def _carry_out_turns(self, execute: Execute) -> None:
-        done = self.outcome.products
-        for turn in turns(self.config):
-            self.watcher.turn_started(turn)
-            try:
-                steps = walk(turn, self.config, self.bench, self.identities, done)
-                products = follow(steps, partial(self._settle, turn, execute))
-                if isinstance(turn, Cell) and products is not None:
-                    done[turn] = products
-                self.bench.store.clear_failure(turn_key(turn))
-            except StageFailedError as failed:
-                self._fail(turn, failed.stage.label, failed.sentence)
-            except (TaskError, CircuitError, StoreError, GridError) as error:
-                self.bench.store.record_failure(turn_key(turn), "cell", turn.label, str(error))
-                self._fail(turn, "plan", str(error))
-            self.watcher.turn_ended(turn)
-            if time.monotonic() - self._noted_at > _SECONDS_BETWEEN_NOTES:
-                self._note()
+    # What the dispatcher asks -----------------------------------------------------------------
 
-    def _settle(self, turn: Turn, execute: Execute, stage: Stage) -> Found:
-        """The artifacts of a stage, from the store or by doing it now."""
+    def begin(self, turn: Turn) -> Walk:
+        """The walk of a turn, on what the cells that are done have given."""
+        self.watcher.turn_started(turn)
+        return walk(turn, self.config, self.bench, self.identities, self.outcome.products)
+
+    def find(self, turn: Turn, stage: Stage) -> Found | None:
+        """A stage's artifacts if the store has them; StageFailedError if it failed in this run."""
         assert stage.key is not None, f"{stage.label} was reached before its inputs"
+        before = self._noted.get(stage.place)
+        self._has_news |= before is None or before.key != stage.key
         self._noted[stage.place] = stage
         if stage.key in self._failed:
             raise StageFailedError(stage, self._failed[stage.key])
-        found = finished(self.bench.store, stage)
+        found = self._patiently(lambda: finished(self.bench.store, stage))
         if found is not None:
             self.outcome.statuses.setdefault((stage.name, stage.key), "reused")
             self.watcher.stage_reused(turn, stage)
-            return found
-        self.watcher.stage_started(turn, stage)
-        try:
-            found = execute(stage)
-        except Exception as error:
-            # The boundary of a turn: whatever a stage meets, the others go on.
-            _pass_on_interruption(error)
-            sentence = self._explain(stage, error)
-            self._failed[stage.key] = sentence
-            self.outcome.statuses[stage.name, stage.key] = "failed"
-            self.bench.store.record_failure(stage.key, stage.name, turn.label, sentence)
-            self.watcher.stage_failed(turn, stage)
-            raise StageFailedError(stage, sentence) from error
-        self.outcome.statuses[stage.name, stage.key] = "computed"
-        self.watcher.stage_computed(turn, stage)
-        if isinstance(stage, ModelStage):
-            self.watcher.replanned(turn, self.plan())  # much more can be planned now
         return found
+
+    def leased(self) -> Mapping[str, str]:
+        """Which keys other processes are at, and who; as it was a moment ago."""
+        looked, found = self._leased
+        if time.monotonic() - looked > _SECONDS_BETWEEN_LOOKS:
+            leases = self._patiently(lambda: self.bench.store.leases(tidy=True))
+            found = {one.key: f"{one.host}:{one.pid}" for one in leases}
+            self._leased = (time.monotonic(), found)
+        return found
+
+    def identity(self, model: ModelChoice) -> ModelIdentity | None:
+        """What a model's name stands for; None if it stands for nothing, as its cells will say."""
+        try:
+            return self.identities.model(model, self.config.device_of(model))
+        except CircuitError:
+            return None
+
+    def task_of(self, stage: Stage) -> Task[Any, Any]:
+        """The Prefect task that stands for doing a stage."""
+        assert self._runner is not None
+        return task(
+            self._runner.work,
+            name=stage.name,
+            task_run_name=f"{stage.scope} · {stage.label}",
+            cache_policy=NO_CACHE,
+            persist_result=False,
+        )
+
+    # What the dispatcher tells ----------------------------------------------------------------
+
+    def started(self, turn: Turn, stage: Stage) -> None:
+        """A stage has been handed out."""
+        self.watcher.stage_started(turn, stage)
+
+    def done(self, wanted_by: list[Turn], stage: Stage, done: Done) -> None:
+        """A stage is finished: for the first turn that wants it computed, for the others there."""
+        assert stage.key is not None
+        if done.reused:
+            self.outcome.statuses.setdefault((stage.name, stage.key), "reused")
+        else:  # whoever found it before this was told found it computed just now
+            self.outcome.statuses[stage.name, stage.key] = "computed"
+        for i, turn in enumerate(wanted_by):
+            if i or done.reused:
+                self.watcher.stage_reused(turn, stage)
+            else:
+                self.watcher.stage_computed(turn, stage)
+                if done.most_examples is not None:
+                    self.watcher.stage_cut(turn, stage, done.most_examples)
+        if wanted_by and isinstance(stage, ModelStage):
+            self.watcher.replanned(wanted_by[0], self.plan())  # much more can be planned now
+
+    def put_off(self, turn: Turn, stage: Stage, sentence: str, seconds: float) -> None:
+        """A stage failed and will be tried again in so many seconds."""
+        self.watcher.stage_retried(turn, stage, sentence, seconds)
+
+    def elsewhere(self, turn: Turn, stage: Stage, holder: str) -> None:
+        """Another process is doing a stage."""
+        self.watcher.stage_elsewhere(turn, stage, holder)
+
+    def failed(self, wanted_by: list[Turn], stage: Stage, error: Exception) -> Exception:
+        """A stage has failed for good; what its turns are told."""
+        assert stage.key is not None
+        _pass_on_interruption(error)
+        sentence = self._explain(stage, error)
+        self._failed[stage.key] = sentence
+        self.outcome.statuses[stage.name, stage.key] = "failed"
+        cell = wanted_by[0].label if wanted_by else stage.scope
+        about = (stage.key, stage.name, cell, sentence)
+        self._patiently(lambda: self.bench.store.record_failure(*about))
+        for turn in wanted_by:
+            self.watcher.stage_failed(turn, stage)
+        return StageFailedError(stage, sentence)
+
+    def ended(self, turn: Turn, products: Products | None) -> None:
+        """A turn came to its end."""
+        if isinstance(turn, Cell) and products is not None:
+            self.outcome.products[turn] = products
+        self._forgive(turn)
+        self.watcher.turn_ended(turn)
+
+    def refused(self, turn: Turn, sentence: str, seconds: float) -> None:
+        """The store refused a turn's walk, which begins again in so many seconds."""
+        self.watcher.waiting(f"{turn.label}: {sentence} Trying again in {seconds:.0f} s")
+
+    def gave_up(self, turn: Turn, error: Exception) -> None:
+        """A turn cannot be finished; what is not a turn's own failure is raised."""
+        match error:
+            case StageFailedError():
+                self._fail(turn, error.stage.label, error.sentence)
+            case TaskError() | CircuitError() | StoreError() | GridError():
+                about = (turn_key(turn), "cell", turn.label, str(error))
+                self._patiently(lambda: self.bench.store.record_failure(*about))
+                self._fail(turn, "plan", str(error))
+            case _:
+                raise error
+        self.watcher.turn_ended(turn)
+
+    def now_and_then(self) -> None:
+        """Note what is known by now, for `status` and for Prefect."""
+        if self.announcer is not None:
+            self.announcer.update(self.watcher.done, self.watcher.total)
+        if self._has_news and time.monotonic() > self._note_next:
+            self._patiently(lambda: self._note(whole=False))
+
+    def _patiently(self, action: Callable[[], T]) -> T:
+        return patiently(action, self.watcher.waiting)
+
+    def _forgive(self, turn: Turn) -> None:
+        """Forget a failure that a turn had in an earlier run."""
+        key = turn_key(turn)
+        if key in self._failed_before:
+            self._patiently(lambda: self.bench.store.clear_failure(key))
 
     def _explain(self, stage: Stage, error: Exception) -> str:
         """One sentence; for what nobody foresaw, with the file that has the traceback."""
-        if isinstance(error, TaskError | CircuitError | StoreError | GridError):
+        if isinstance(error, WorkerDiedError) or (
+            isinstance(error, StageError) and error.story is None
+        ):
             return str(error)
-        first = (str(error).strip().splitlines() or ["no message"])[0]
-        log = self.folder("logs") / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{stage.name}.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        heading = f"{stage.label} of {stage.scope}\n"
-        log.write_text(heading + "".join(traceback.format_exception(error)), encoding="utf-8")
-        return f"{type(error).__name__}: {first} (the whole story is in {log})"
+        if isinstance(error, StageError):
+            sentence, story = error.sentence, error.story or ""
+        else:
+            import traceback
+
+            sentence = f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}"
+            story = "".join(traceback.format_exception(error))
+        assert stage.key is not None
+        moment = f"{datetime.now(UTC):%Y%m%dT%H%M%S}"
+        log = self.folder("logs") / f"{moment}-{stage.name}-{stage.key[:8]}.log"
+        try:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            log.write_text(f"{stage.label} of {stage.scope}\n{story}", encoding="utf-8")
+        except OSError as refused:
+            return f"{sentence} (the whole story cannot be written to {log}: {refused.strerror})"
+        return f"{sentence} (the whole story is in {log})"
 
     def folder(self, name: str) -> Path:
         """A folder for files beside the artifacts: in the store, or here if that is not local."""
@@ -205,74 +353,97 @@ def _pass_on_interruption(error: BaseException) -> None:
         link = link.__cause__ or link.__context__
 
 
-def do_stage(stage: Stage, location: str, memory_budget: int) -> Found:
-    """Build a stage's tables and publish them in the store under its key."""
-    bench = workbench(location, memory_budget)
-    if stage.runs is not None:
-        bench.model(stage.runs)  # loading is not the stage's own time
-    device = None if stage.runs is None else str(bench.model(stage.runs).device)
-    with measured(device) as cost:
-        tables = stage.build(bench)
-    assert stage.key is not None
-    about = provenance(
-        stage.name,
-        stage.scope,
-        cost.seconds,
-        cost.peak_bytes,
-        device,
-        None if stage.runs is None else stage.runs.dtype,
-        stage.parts,
-    )
-    return bench.store.write_all(stage.key, tables, about)
+_CURRENT: ContextVar[tuple[Run, Plan, Runner]] = ContextVar("run")
 
 
-_CURRENT: ContextVar[tuple[Run, Plan]] = ContextVar("run")
-
-
-@flow(name="circuit-grid", flow_run_name="{grid}", validate_parameters=False)
-def circuit_grid(grid: str, store: str) -> State:
+def run_at_hand(grid: str, store: str) -> State:
     """Run the grid at hand; Completed, or Failed with the list of what failed."""
-    run, plan = _CURRENT.get()
+    run, plan, runner = _CURRENT.get()
+    if plan.done:
+        return state_of(run.take_over(plan))
+    run.announcer = announce(run)
+    outcome = run.carry_out(plan, runner)
+    run.announcer.finish()
+    return state_of(outcome)
 
-    def execute(stage: Stage) -> Found:
-        submitted = task(
-            do_stage,
-            name=stage.name,
-            task_run_name=f"{stage.scope} · {stage.label}",
-            cache_policy=NO_CACHE,
-            persist_result=False,
-        )
-        return submitted(stage, run.location, run.config.memory_budget)
 
-    outcome = run.carry_out(plan, execute)
+# The function keeps a name of its own, by which Ray's workers find it; under the flow's they could
+# not, and would be sent this module's variables.
+circuit_grid = flow(name="circuit-grid", flow_run_name="{grid}", validate_parameters=False)(
+    run_at_hand
+)
+
+
+def state_of(outcome: Outcome) -> State:
+    """What Prefect is told of a run: Completed, or Failed with the list of what failed."""
     if outcome.failures:
         lines = "\n".join(f"{one.turn.label}: {one.sentence}" for one in outcome.failures)
         return Failed(message=f"{len(outcome.failures)} failed\n{lines}")
     computed, reused = outcome.count("computed"), outcome.count("reused")
+    if not computed:
+        return Completed(message=f"nothing to do: {reused} stages are there already")
     return Completed(message=f"{computed} stages computed, {reused} reused")
 
 
-def run_grid(config: GridConfig, location: str, watcher: Watcher) -> Run:
-    """Run a grid on a store and return the run with its outcome; StoreError for an unusable store.
+def make_runner(name: str, workers: int | None = None, address: str | None = None) -> Runner:
+    """The runner of a name; `workers` and `address` are a Ray cluster's. GridError for others."""
+    if name == "ray":
+        from flows.ray_runner import RayRunner
 
-    Where nothing is missing and nobody keeps a Prefect server to tell, none is started.
+        return RayRunner(workers=workers, address=address)
+    if workers is not None or address is not None:
+        option = "--workers" if workers is not None else "--address"
+        raise GridError(f"{option} is for the Ray runner: add --runner ray, or leave it out")
+    runners: Mapping[str, type[Runner]] = {"threads": ThreadsRunner, "inline": InlineRunner}
+    if name not in runners:
+        raise GridError(f"there is no runner {name!r}: choose threads, ray or inline")
+    return runners[name]()
+
+
+def run_grid(
+    config: GridConfig,
+    location: str,
+    watcher: Watcher,
+    runner: str = "threads",
+    *,
+    workers: int | None = None,
+    address: str | None = None,
+    file: str | None = None,
+) -> Run:
+    """Run a grid on a store and return the run with its outcome.
+
+    `runner` says where stages are done: `threads` (worker processes on this machine), `ray` (a
+    cluster, at `address` or started for the run, with so many `workers`) or `inline` (this
+    process). `file` is the grid's file, which the store notes. Where nothing is missing and nobody
+    keeps a Prefect server to tell, none is started. StoreError for a store that cannot be used.
     """
-    run = Run(config, location, watcher)
-    plan = run.plan()
-    if plan.done and not has_own_server():
-        run.carry_out(plan, _refuse)
-        return run
-    watcher.waiting("starting Prefect")
+    doer = make_runner(runner, workers, address)
+    run = Run(config, location, watcher, file)
+    log = LogWatcher(config.name, run.folder("logs"), has_own_server(), tell=watcher.waiting)
+    run.watcher = Watchers(watcher, log)
+    try:
+        with run.noted_as_running():
+            plan = run.plan()
+            if plan.done and not has_own_server():
+                run.take_over(plan)
+            else:
+                watcher.waiting("starting Prefect")
+                _run_flow(run, plan, doer)
+    finally:
+        doer.close()
+        log.close()
+    return run
+
+
+def _run_flow(run: Run, plan: Plan, runner: Runner) -> None:
+    """Carry a plan out as a Prefect flow."""
+    shown = run.bench.store.location.name  # without secrets
     with prefect_server():
-        token = _CURRENT.set((run, plan))
+        token = _CURRENT.set((run, plan, runner))
         try:
-            state = circuit_grid(config.name, location, return_state=True)
+            flow_of_runner = circuit_grid.with_options(task_runner=runner.task_runner)
+            state = flow_of_runner(run.config.name, shown, return_state=True)
             if not run.outcome.whole:
                 state.result()  # raises what ended the flow
         finally:
             _CURRENT.reset(token)
-    return run
-
-
-def _refuse(stage: Stage) -> Found:
-    raise GridError(f"{stage.label} vanished from the store while it was being read: run again")

@@ -36,6 +36,7 @@ class ModelIdentity:
     device: str
     fingerprint: str
     tokenizer: str
+    trust_remote_code: bool = False
 
     @property
     def parameters(self) -> dict[str, str]:
@@ -96,7 +97,8 @@ def _identify_model(choice: ModelChoice, device: str) -> ModelIdentity:
         kv=choice.kv,
         device=device,
         fingerprint=fingerprint(choice.name, choice.revision),
-        tokenizer=tokenizer_fingerprint(choice.name, choice.revision),
+        tokenizer=tokenizer_fingerprint(choice.name, choice.revision, choice.trust_remote_code),
+        trust_remote_code=choice.trust_remote_code,
     )
 
 

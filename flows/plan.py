@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 
 from circuits.errors import CircuitError
-from data import Artifact, PlannedStage, Store, StoreError, stage_key
+from data import Artifact, PlannedStage, Store, StoreError, place_id, stage_key
+from data.errors import StoreUnavailableError
 from data.schema import companions
 from flows.config import Cell, GridConfig
 from flows.errors import GridError
+from flows.estimates import weight
 from flows.identity import Identities
 from flows.judgement import Products
 from flows.stages import Found, Stage
@@ -29,6 +31,7 @@ class Plan:
     stages: tuple[Stage, ...]
     missing: Mapping[Turn, tuple[Stage, ...]]
     unplannable: frozenset[Turn]
+    products: Mapping[Cell, Products]  # what the cells end in, as far as it is there
 
     @property
     def done(self) -> bool:
@@ -51,22 +54,28 @@ def finished(store: Store, stage: Stage) -> Found | None:
 
 
 def make_plan(config: GridConfig, bench: Workbench, identities: Identities) -> Plan:
-    """Walk every turn of a grid on what the store holds now."""
+    """Walk every turn of a grid on what the store holds now.
+
+    Raises StoreUnavailableError where the store is out of reach.
+    """
     missing: dict[Turn, tuple[Stage, ...]] = {}
     stages: dict[str, Stage] = {}
     done: dict[Cell, Products] = {}
     unplannable = set()
-    for turn in turns(config):
-        lacking: list[Stage] = []
-        look = partial(_look, bench.store, stages, lacking)
-        try:
-            products = follow(walk(turn, config, bench, identities, done), look)
-            if isinstance(turn, Cell) and products is not None:
-                done[turn] = products
-        except (TaskError, CircuitError, StoreError, GridError):
-            unplannable.add(turn)
-        missing[turn] = tuple(lacking)
-    return Plan(tuple(stages.values()), missing, frozenset(unplannable))
+    with bench.store.listed():
+        for turn in turns(config):
+            lacking: list[Stage] = []
+            look = partial(_look, bench.store, stages, lacking)
+            try:
+                products = follow(walk(turn, config, bench, identities, done), look)
+                if isinstance(turn, Cell) and products is not None:
+                    done[turn] = products
+            except StoreUnavailableError:
+                raise  # nothing is known of the turn, and it may be in a moment
+            except (TaskError, CircuitError, StoreError, GridError):
+                unplannable.add(turn)
+            missing[turn] = tuple(lacking)
+    return Plan(tuple(stages.values()), missing, frozenset(unplannable), done)
 
 
 def _look(
@@ -82,7 +91,8 @@ def _look(
 
 def planned(stage: Stage) -> PlannedStage:
     """The stage as the store notes it for `status`."""
-    return PlannedStage(stage.name, stage.scope, stage.kinds[-1], stage.key)
+    place = place_id(stage.place)
+    return PlannedStage(stage.name, stage.scope, stage.kinds[-1], stage.key, place, weight(stage))
 
 
 def turn_key(turn: Turn) -> str:

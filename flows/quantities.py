@@ -1,4 +1,4 @@
-"""Numbers and sections as a grid's YAML writes them: sizes, thresholds, bytes, devices.
+"""Numbers and sections as a grid's YAML writes them: sizes, bytes, times, devices.
 
 `Section` is what every mapping of a grid is; a `NamedSection` may be written as its bare name.
 """
@@ -75,6 +75,28 @@ def byte_count(value: object) -> int:
     return int(count)
 
 
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def seconds(value: object) -> float:
+    """A length of time: a number with s, m, h or d, such as `90s` or `1.5h`."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("must be a time such as 90s, 15m, 2h or 1d")
+    found = float(match[1]) * _SECONDS[match[2]]
+    if not 1 <= found <= 366 * 86400:
+        raise ValueError("must lie between 1s and 366d")
+    return found
+
+
+def seconds_as_text(value: float) -> str:
+    """A length of time as `seconds` reads it: `90s`, `2h`."""
+    for unit in ("d", "h", "m"):
+        if value >= _SECONDS[unit] and value % _SECONDS[unit] == 0:
+            return f"{value / _SECONDS[unit]:g}{unit}"
+    return f"{value:g}s"
+
+
 def device_name(value: object) -> str:
     """`auto`, `cpu`, `mps`, `cuda` or one CUDA device, `cuda:1`."""
     if not isinstance(value, str) or not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", value):
@@ -86,6 +108,7 @@ Size = Annotated[int | float, PlainValidator(size)]
 Threshold = Annotated[float, PlainValidator(threshold)]
 Share = Annotated[float, PlainValidator(share)]
 Bytes = Annotated[int, PlainValidator(byte_count)]
+Seconds = Annotated[float, PlainValidator(seconds)]
 Device = Annotated[str, PlainValidator(device_name)]
 
 

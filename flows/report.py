@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from circuits.errors import DrawingError
 from data import Catalog
@@ -15,31 +15,38 @@ from flows.config import GridConfig
 from flows.drawings import draw_best
 from flows.grid import Run
 from flows.leaderboard import leaderboard_table, rows_of_run
+from flows.terminal import AT_THE_END
+from flows.wrapping import counted, say
+
+_LABEL = len("damaged   ")  # below which nothing is written
 
 
 def report(run: Run, console: Console, seconds: float) -> None:
     """Print the leaderboard, the pictures made, the stages by what became of them, the failures."""
     store, outcome = run.bench.store, run.outcome
     catalog = Catalog(store)
-    rows = rows_of_run(catalog, outcome.products.values())
+    drawings: list[Path] = []
+    lines: list[Text | str] = []
+    with console.status(AT_THE_END):  # seen in a terminal alone
+        rows = rows_of_run(catalog, outcome.products.values())
+        try:
+            drawings = draw_best(catalog, rows, run.folder("drawings"))
+        except DrawingError as error:
+            lines.append(Text.assemble(("no drawing: ", "yellow"), str(error)))
     if rows:
         console.print()
         console.print(leaderboard_table(rows, console.width))
         console.print()
-    try:
-        drawings = draw_best(catalog, rows, run.folder("drawings"))
-        for path in drawings:
-            console.print(f"drawn     {_nearby(path)}", highlight=False, soft_wrap=True)
-    except DrawingError as error:
-        console.print(f"[yellow]no drawing:[/] {escape(str(error))}")
-    for line in (*_left_out(run.config), *_drops(run)):
-        console.print(line, highlight=False, soft_wrap=True)
+    lines += [f"drawn     {_nearby(path)}" for path in drawings]
+    for line in (*lines, *_left_out(run.config), *_drops(run)):
+        say(console, line, _LABEL)
     where = f"--store {store.location.name}" if store.location.name != "artifacts" else ""
     ask = f"{_nearby(Path(sys.argv[0]).absolute())} query leaderboard {where}".strip()
-    console.print(f"store     {store.location.name}", highlight=False, soft_wrap=True)
-    console.print(f"ask       {ask}", highlight=False, soft_wrap=True)
+    for line in (f"store     {store.location.name}", f"ask       {ask}"):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)  # whole, to be copied
     for damage in store.damaged:
-        console.print(f"[yellow]damaged[/]   {escape(damage.path)}: {escape(damage.reason)}")
+        line = Text.assemble(("damaged", "yellow"), f"   {damage.path}: {damage.reason}")
+        say(console, line, _LABEL)
     console.print()
     console.print(_stages(run))
     console.print()
@@ -48,16 +55,16 @@ def report(run: Run, console: Console, seconds: float) -> None:
     if not computed and not failed:
         console.print(f"Every stage was reused ({reused}), in {seconds:.1f} s.", highlight=False)
     else:
-        what = f"{computed} stages computed, {reused} reused, in {seconds:.1f} s"
-        console.print(f"{what}.", highlight=False)
+        n = counted(computed, "stage")
+        console.print(f"{n} computed, {reused} reused, in {seconds:.1f} s.", highlight=False)
     if failed:
         n_cells = sum(1 for _ in run.config.cells())
         lost = n_cells - len(outcome.products)
-        what = f"{lost} of {n_cells} cells" if lost else "what needs several cells"
+        what = f"{lost} of {counted(n_cells, 'cell')}" if lost else "what needs several cells"
         console.print(f"[bold red]{what} failed:[/]")
         for failure in outcome.failures:
-            console.print(f"  [red]✗[/] {escape(failure.turn.label)}", highlight=False)
-            console.print(f"    {escape(failure.sentence)}", highlight=False, soft_wrap=True)
+            say(console, Text.assemble("  ", ("✗", "red"), f" {failure.turn.label}"), 4)
+            say(console, f"    {failure.sentence}", 4)
 
 
 def _left_out(config: GridConfig) -> list[str]:
@@ -77,7 +84,7 @@ def _drops(run: Run) -> list[str]:
             reasons = "; ".join(f"{n} × {reason}" for reason, n in sorted(dataset.dropped.items()))
             lines.append(
                 f"dropped   {dataset.task}, split {dataset.split}: {sum(dataset.dropped.values())} "
-                f"pairs, {len(dataset)} used ({escape(reasons)})"
+                f"pairs, {len(dataset)} used ({reasons})"
             )
     return lines
 
@@ -93,7 +100,14 @@ def _stages(run: Run) -> Table:
     table.add_column("stage")
     for name in ("computed", "reused", "failed"):
         table.add_column(name, justify="right")
-    for name in run.outcome.stage_names:
+    for name in _in_order(run):
         counts = [run.outcome.count(how, name) for how in ("computed", "reused", "failed")]
         table.add_row(name, *(str(count) if count else "[dim]0[/]" for count in counts))
     return table
+
+
+def _in_order(run: Run) -> list[str]:
+    """The names of the run's stages, in the order of the grid's note, which is the plan's."""
+    noted = run.bench.store.grids().get(run.config.name, ())
+    met = run.outcome.stage_names
+    return [name for name in dict.fromkeys((*(one.stage for one in noted), *met)) if name in met]

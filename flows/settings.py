@@ -40,15 +40,20 @@ def cache_directory() -> Path:
     return Path(cache) / "circuit-grid"
 
 
-def has_own_server() -> bool:
-    """Whether the user keeps a Prefect server that runs should appear in."""
-    if os.environ.get("PREFECT_API_URL"):
-        return True
+def own_server() -> str | None:
+    """Where the user keeps a Prefect server that runs should appear in; None for no such server."""
+    if url := os.environ.get("PREFECT_API_URL"):
+        return url
     if not _profiles().is_file():
-        return False
+        return None
     from prefect.settings import PREFECT_API_URL
 
-    return bool(PREFECT_API_URL.value())
+    return str(PREFECT_API_URL.value() or "") or None
+
+
+def has_own_server() -> bool:
+    """Whether the user keeps a Prefect server that runs should appear in."""
+    return own_server() is not None
 
 
 def _profiles() -> Path:
@@ -86,11 +91,9 @@ def prefect_server() -> Iterator[None]:
 
 def _check_own_server() -> None:
     """ServerError if nothing answers where the user says that there is a server."""
-    from prefect.settings import PREFECT_API_URL
-
     from flows.server import ServerError, is_reachable
 
-    url = os.environ.get("PREFECT_API_URL") or PREFECT_API_URL.value()
+    url = own_server()
     if not is_reachable(str(url)):
         raise ServerError(
             f"nothing answers at {url}, where PREFECT_API_URL says that your Prefect server is: "

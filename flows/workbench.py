@@ -1,8 +1,7 @@
-"""What stages work with: the store, one loaded model, and the values that tables stand for.
+"""What stages work with: the store, the loaded models, and the values that tables stand for.
 
 Tables hold rows; stages think in datasets, graphs, scores and circuits. The translations are here,
-both ways where both are needed. A process holds one model at a time, loaded when a stage first
-needs it and kept until a stage needs another.
+both ways where both are needed.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ from circuits.circuit import Circuit
 from circuits.graph import Graph
 from circuits.scores import PartialScores, Scores
 from data import Artifact, Store
-from flows.errors import GridError
 from flows.identity import ModelIdentity
+from flows.shelf import Shelf
 from flows.units import UnitSpace, circuit_of, graph_of
 from tasks import Dataset, Example
 
@@ -31,34 +30,17 @@ if TYPE_CHECKING:
 class Workbench:
     """A store and a memory budget (bytes), and what has been fetched by way of them."""
 
-    def __init__(self, location: str, memory_budget: int) -> None:
-        self.store = Store.open(location)
+    def __init__(self, location: str, memory_budget: int, create: bool = True) -> None:
+        self.store = Store.open(location, create)
         self.memory_budget = memory_budget
-        self._model: tuple[ModelIdentity, Model] | None = None
+        self.models = Shelf()
         self._datasets: dict[str, Dataset] = {}
         self._graphs: dict[str, Graph] = {}
         self._widths: dict[str, int] = {}
 
     def model(self, identity: ModelIdentity) -> Model:
-        """The model, loaded if it is not the one at hand, which is then let go first."""
-        if self._model is None or self._model[0] != identity:
-            self._model = None
-            from circuits.model import load_model
-
-            model = load_model(
-                identity.name,
-                identity.device,
-                identity.dtype,
-                identity.revision,
-                kv=identity.kv,
-            )
-            if model.fingerprint != identity.fingerprint:
-                raise GridError(
-                    f"the weights of {identity.name} changed while the grid was running: "
-                    f"run it again"
-                )
-            self._model = (identity, model)
-        return self._model[1]
+        """The model, loaded if it is not at hand."""
+        return self.models.get(identity)
 
     def dataset(self, key: str) -> Dataset:
         """The dataset whose examples are stored under a key."""

@@ -230,7 +230,7 @@ def example_scores(
     for batch in batches(examples, model.device, budget, plan, suffix_only=suffix_only):
         told = progress and partial(_tell, progress, done, batch.size, len(examples))
         now = replace(options, units=units, progress=told)
-        run = Run(model, batch, now, means, first_example, budget)
+        run = Run(model, batch, now, means, first_example)
         scores = chosen.score(run)
         scores = (scores.cpu() if model.device.type == "mps" else scores).double()
         _check_finite(run, scores)
@@ -314,7 +314,7 @@ def _check_finite(run: Run, scores: Tensor) -> None:
         finite = finite | torch.from_numpy(~run.options.units).to(scores.device)
     finite = finite.flatten(1).all(1)
     if not finite.all():
-        example = run.example(int((~finite).nonzero()[0]))
+        example = run.example(run.batch.first_unsound(finite.to(run.batch.last.device)))
         raise AttributionError(
             f"the scores of example {example} are not finite: its gradients overflow or are NaN "
             f"in {str(run.model.dtype).removeprefix('torch.')}"

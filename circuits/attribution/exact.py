@@ -66,7 +66,7 @@ def _asked(run: Run) -> np.ndarray:
 
 
 def _copies(run: Run) -> int:
-    """How many units run at a time within the memory budget."""
+    """How many units run at a time within the batch's memory budget."""
     a = run.model.architecture
     pos = run.batch.clean.shape[1]
     keys = pos + run.forward.first
@@ -74,7 +74,7 @@ def _copies(run: Run) -> int:
     of_a_layer = pos * (10 * a.d_model + 3 * heads + 4 * a.d_mlp) + 3 * a.n_heads * pos * keys
     of_a_layer += 4 * keys * a.n_heads * a.d_head
     one = run.batch.size * max(4, run.model.dtype.itemsize) * (of_a_layer + 4 * a.d_vocab)
-    return max(1, min(_AT_MOST, run.memory_budget // one))
+    return max(1, min(_AT_MOST, run.batch.budget // one))
 
 
 def _chunks(run: Run, units: list[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]]:

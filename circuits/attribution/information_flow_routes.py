@@ -73,6 +73,6 @@ def _shares(run: Run, written: Tensor, stream: Tensor) -> Tensor:
         [whole - (stream - written[:, u]).abs().sum(-1) for u in range(written.shape[1])], dim=1
     ).clamp_min(0)
     total = near.sum(1, keepdim=True)
-    shares = torch.where(total > 0, near / total.masked_fill(total == 0, 1.0), 0.0)
+    shares = near / total.masked_fill(total == 0, 1.0)  # 0 where all are 0
     n_real = run.batch.real.sum(1)
     return masked(run.batch, shares.transpose(1, 2)).sum(1) / n_real[:, None]

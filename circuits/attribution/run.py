@@ -16,6 +16,7 @@ from torch import Tensor
 from circuits.attribution.method import Options
 from circuits.batching import Batch
 from circuits.errors import AttributionError
+from circuits.finite import checked
 from circuits.forward import Forward, Trace
 from circuits.intervention import Contributions, MeanActivations, zeros
 from circuits.layers import at_least_float32
@@ -37,9 +38,7 @@ class Run:
         options: Options,
         means: MeanActivations | None,
         first_example: int,
-        memory_budget: int,
     ) -> None:
-        self.memory_budget = memory_budget
         self.model = model
         self.batch = batch
         self.options = options
@@ -153,12 +152,14 @@ class Run:
                 f"the metric {metric.name!r} does not depend on the logits in a way that has a "
                 f"gradient: use another metric, or exact, which needs none"
             )
-        finite = values.isfinite()
+        known = checked(values, logits)
+        finite = known.isfinite()
         if not finite.all():
-            row = int((~finite).nonzero()[0])
-            found, example = float(values[row].detach()), self.example(row % self.batch.size)
+            row = self.batch.first_unsound(finite.unflatten(0, (copies, -1)).all(0))
+            of_row = known.unflatten(0, (copies, -1))[:, row]
+            found = float(of_row[~of_row.isfinite()][0])
             raise AttributionError(
-                f"the metric {metric.name!r} is {found} for example {example}, at {place}"
+                f"the metric {metric.name!r} is {found} for example {self.example(row)}, at {place}"
             )
         return values
 

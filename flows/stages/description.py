@@ -101,7 +101,8 @@ class DatasetStage(Stage):
         from circuits.model import load_tokenizer
         from tasks import load_dataset
 
-        tokenizer = load_tokenizer(self.tokenizer_of.name, self.tokenizer_of.revision)
+        of = self.tokenizer_of
+        tokenizer = load_tokenizer(of.name, of.revision, of.trust_remote_code)
         source = Path(self.task.path) if self.task.path is not None else self.task.source
         drawn = load_dataset(
             source,

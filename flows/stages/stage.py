@@ -25,6 +25,8 @@ from flows.workbench import Workbench
 Found = Mapping[str, Artifact]  # a finished stage: its artifacts by kind
 Rows = Mapping[str, pa.Table]
 
+_OF_FILES = {"model", "tokenizer", "content"}  # parameters that are digests of what files hold
+
 
 @dataclass(frozen=True)
 class Stage(ABC):
@@ -62,8 +64,13 @@ class Stage(ABC):
 
     @cached_property
     def place(self) -> str:
-        """What tells the stage from others of its grid while its key is not known."""
-        return canonical_json([self.name, self.scope, self.label, self.parameters])
+        """What tells the stage from others of its grid, whatever the files it is made from hold.
+
+        Models stand in it by name: with other weights, or another tokenizer, it is the same place.
+        """
+        models = [one.name for one in vars(self).values() if isinstance(one, ModelIdentity)]
+        said = {name: value for name, value in self.parameters.items() if name not in _OF_FILES}
+        return canonical_json([self.name, self.scope, self.label, models, said])
 
     @cached_property
     def key(self) -> str | None:

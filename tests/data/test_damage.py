@@ -65,18 +65,20 @@ def store(tmp_path: Path) -> Store:
     return store
 
 
-@pytest.mark.parametrize("remembered", [True, False], ids=["after a find", "in a new process"])
+@pytest.mark.parametrize("remembered", ["after a find", "in a new process", "in an index"])
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_artifact_is_missing_reported_and_rebuilt(
-    store: Store, tmp_path: Path, damage: str, remembered: bool
+    store: Store, tmp_path: Path, damage: str, remembered: str
 ) -> None:
     rows = tmp_path / "members" / KEY[:2] / f"{KEY}.parquet"
     note = rows.with_suffix(".json")
+    if remembered == "in an index":
+        store.save_index()
     DAMAGES[damage](rows, note)
     for path in (rows, note):
         if path.exists():
             os.utime(path, (2e9, 2e9))  # clocks of file systems are coarse
-    opened = store if remembered else Store.open(tmp_path)
+    opened = store if remembered == "after a find" else Store.open(tmp_path)
     assert opened.find("members", KEY) is None
     assert list(opened.artifacts("members")) == []
     (reported,) = opened.damaged

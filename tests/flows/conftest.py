@@ -80,7 +80,7 @@ def run(server: PrivateServer) -> Callable[[GridConfig, Path], Run]:
 
 def run_afresh(config: GridConfig, store: Path) -> Run:
     workbench.cache_clear()
-    return run_grid(config, str(store), Watcher())
+    return run_grid(config, str(store), Watcher(), "inline")
 
 
 def digests(store: Path) -> dict[tuple[str, str], str]:

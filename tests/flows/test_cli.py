@@ -24,6 +24,7 @@ HEAVY = ("torch", "transformer_lens", "transformers", "prefect", "duckdb", "pand
 
 def command(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     words = [sys.executable, "-m", "flows.cli", *map(str, arguments)]
+    words += ["--runner", "inline"] if arguments[0] == "run" and "--runner" not in arguments else []
     root = Path(__file__).parents[2]
     return subprocess.run(words, capture_output=True, text=True, timeout=300, cwd=cwd or root)
 
@@ -145,7 +146,21 @@ def test_status_counts_stages_and_repeats_failures(store: Path):
     assert done.returncode == 0
     assert "cannot express the task greater-than" in done.stdout
     scores = next(line for line in done.stdout.splitlines() if line.startswith("scores"))
-    assert scores.split()[1:] == ["2", "2", "0"]
+    assert scores.split()[1:4] == ["2", "2", "0"]  # done, missing, failed
+
+
+def test_status_of_a_grid_s_file_is_about_that_grid_and_watching_ends_when_it_is_done(store: Path):
+    grid = store.parent / "half.yaml"
+    text = (store.parent / "grid.yaml").read_text().replace("[ioi, greater-than]", "[ioi]")
+    grid.write_text(text.replace("name: cli", "name: half"))
+    done = command("status", grid, "--watch", "--every", "0.2", "--store", store)
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()  # no other grid, and none of its failures
+    assert line.endswith("half: finished")
+    grid.write_text(grid.read_text().replace("train: 4", "train: 6"))
+    done = command("status", grid, "--store", store)
+    scores = next(line for line in done.stdout.splitlines() if line.startswith("scores"))
+    assert scores.split()[1:3] == ["0", "2"]  # done, missing
 
 
 def test_query_without_a_question_lists_what_can_be_asked(store: Path):

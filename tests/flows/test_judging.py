@@ -101,7 +101,7 @@ def circuit_of(catalog: Catalog, science: dict[str, Any], key: str) -> Circuit:
 def test_a_second_run_computes_nothing(speaker: Path, folder: Path, done: Run):
     again = run_afresh(config_of(speaker, folder), folder / "store")
     assert statuses(again)["computed"] == {}
-    assert again.bench._model is None
+    assert again.bench.models.held == ()
 
 
 def test_members_of_an_ensemble_and_files_are_worked_on_once(done: Run):

@@ -170,7 +170,7 @@ def test_the_bar_knows_the_work_of_a_model_it_meets_for_the_first_time(
     run_grid(config, str(tmp_path / "store"), watcher)
     (half, known), *_, (done, total) = watcher.seen
     assert watcher.first < known
-    assert half == pytest.approx(known / 2, rel=0.2)
+    assert 0.4 * known < half < 0.8 * known  # of the other turn, some may be done by then
     assert (done, total) == (pytest.approx(known), pytest.approx(known))
 
 

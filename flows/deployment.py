@@ -1,0 +1,268 @@
+"""Grids by the clock: the flow that a Prefect deployment runs, and the process that serves one.
+
+A scheduled run is a flow run of a Prefect server that stays. It reads the grid's file anew, runs
+what is missing and reuses the rest; where nothing is missing it says so and ends. A deployment has
+one run at a time: one that falls due while another is still going is cancelled, for the other does
+its work. Whoever ends the serving process pauses the schedule and cancels a run in progress; what
+that finished is kept, and the next run goes on from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import available_timezones
+
+from prefect import flow
+from prefect import runtime as prefect_runtime
+from prefect.client.schemas.objects import (
+    ConcurrencyLimitConfig,
+    ConcurrencyLimitStrategy,
+    State,
+)
+from prefect.runner import Runner as Server
+from prefect.schedules import Cron, Interval, Schedule
+from prefect.states import Failed
+from prefect.types.entrypoint import EntrypointType
+
+from data import Store, StoreError
+from data.address import has_secrets, shown
+from flows.errors import GridError
+from flows.grid import run_grid, state_of
+from flows.quantities import seconds
+from flows.reading import read_grid
+from flows.server import ServerError, is_reachable
+from flows.settings import own_server
+from flows.terminal import LineWatcher
+from flows.wrapping import say
+
+LEAST_SECONDS = 10  # between two runs: how often the serving process asks for runs that are due
+_NOT_IN_NAMES = "/%&<>"
+_SECONDS_BETWEEN_LOOKS = 5.0
+_SECONDS_TO_FIRST = 5.0
+_SECONDS_TO_STOP = 45.0
+
+NO_SERVER = (
+    "a schedule needs a Prefect server that stays: start one (`prefect server start`), and set "
+    "PREFECT_API_URL to its address, such as http://127.0.0.1:4200/api"
+)
+
+
+def _say_no_more() -> None:
+    """Close the process's mouth: DuckDB counts at the very end what it has left behind."""
+    sys.stderr.flush()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
+if "PREFECT__FLOW_RUN_ID" in os.environ:  # this process was started for one scheduled run
+    atexit.register(_say_no_more)
+
+
+def _name_of_run() -> str:
+    """The grid's file and when the run was due."""
+    due = prefect_runtime.flow_run.scheduled_start_time
+    return f"{Path(prefect_runtime.flow_run.parameters['grid']).stem}, {due:%Y-%m-%d %H:%M:%S}"
+
+
+@flow(name="scheduled-grid", flow_run_name=_name_of_run)
+def scheduled_grid(
+    grid: str,
+    store: str = "artifacts",
+    runner: str = "threads",
+    workers: int | None = None,
+    address: str | None = None,
+) -> State:
+    """Run what is missing of the grid in a file, on a store; finished stages are reused.
+
+    Completed with what was done, or that nothing was to do; Failed with what is wrong with the grid
+    or the store in a sentence, or with the list of what failed.
+    """
+    from rich.console import Console
+
+    watcher = LineWatcher(Console(stderr=True, width=140))
+    try:
+        config = read_grid(Path(grid))
+        run = run_grid(config, store, watcher, runner, workers=workers, address=address, file=grid)
+        state = state_of(run.outcome)
+    except (GridError, StoreError, ServerError) as error:
+        state = Failed(message=str(error))
+    finally:
+        watcher.close()
+    lines = str(state.message).splitlines()  # of a failure the first says how many, then each
+    said = f"FAILED: {'; '.join(lines[:2])}" if state.is_failed() else lines[0]
+    say(watcher.console, f"{datetime.now():%H:%M:%S} {said}")
+    return state
+
+
+def store_of(store: str) -> str:
+    """A store as a deployment may name it: an absolute path, or a URL without secrets.
+
+    GridError for a URL with secrets, StoreError for a store that cannot be used.
+    """
+    if has_secrets(store):
+        raise GridError(
+            f"--store {shown(store)}: Prefect would keep its secrets in its database and show them "
+            f"to everybody; leave them out of the URL, and give them to this process in its "
+            f"environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for S3, "
+            f"GOOGLE_APPLICATION_CREDENTIALS for Google, AZURE_CLIENT_SECRET for Azure)"
+        )
+    location = Store.open(store).location
+    return location.root if location.is_local else store
+
+
+def interval_of(every: str) -> timedelta:
+    """An interval such as `90s`, `15m` or `1.5h`; GridError for anything else."""
+    try:
+        length = seconds(every)
+    except ValueError as error:
+        raise GridError(f"--every {every}: {error}") from None
+    if length < LEAST_SECONDS:
+        raise GridError(f"--every {every}: must be {LEAST_SECONDS}s at least")
+    return timedelta(seconds=length)
+
+
+def schedule_of(cron: str | None, every: str | None, timezone: str | None) -> Schedule:
+    """The schedule that is asked for; GridError where it is none, or never fires.
+
+    Cron is read in a timezone such as `Europe/Berlin`, UTC unless given; an interval begins now.
+    """
+    if (cron is None) == (every is None):
+        raise GridError('say when: --cron "0 2 * * *" or --every 15m, one of them')
+    if every is not None:
+        if timezone is not None:
+            raise GridError("--timezone goes with --cron: an interval is the same everywhere")
+        first = datetime.now(UTC) + timedelta(seconds=_SECONDS_TO_FIRST)
+        return Interval(interval_of(every), anchor_date=first)
+    assert cron is not None
+    if timezone is not None and timezone not in available_timezones():
+        raise GridError(f"--timezone {timezone}: no such timezone; write it as Europe/Berlin")
+    try:
+        schedule = Cron(cron, timezone=timezone or "UTC")
+        fires = next_run(schedule) is not None
+    except ValueError:
+        raise GridError(
+            f'--cron "{cron}": not a cron expression; it has five fields, minute, hour, day of '
+            f'month, month and day of week: "0 2 * * *" is every night at two'
+        ) from None
+    if not fires:
+        raise GridError(f'--cron "{cron}": there is no such date, it would never run')
+    return schedule
+
+
+def next_run(schedule: Schedule) -> datetime | None:
+    """When a schedule fires next; None if it never does."""
+    from prefect.server.schemas.schedules import CronSchedule, IntervalSchedule
+
+    form: CronSchedule | IntervalSchedule
+    if schedule.cron is not None:
+        form = CronSchedule(cron=schedule.cron, timezone=schedule.timezone)
+    else:
+        form = IntervalSchedule(interval=schedule.interval, anchor_date=schedule.anchor_date)
+    try:
+        dates = asyncio.run(form.get_dates(1))
+    except ValueError:  # it looked through the years to come
+        return None
+    return dates[0] if dates else None
+
+
+@dataclass
+class Service:
+    """A deployment of a grid in the user's Prefect server, and the process that runs it when due.
+
+    `parameters` are those of `scheduled_grid`, its paths absolute. `tell` is given what happens, a
+    line each.
+    """
+
+    name: str
+    schedule: Schedule
+    parameters: dict[str, Any]
+    tell: Callable[[str], None]
+    _server: Server | None = field(default=None, init=False)
+    _loop: asyncio.AbstractEventLoop | None = field(default=None, init=False)
+    _error: BaseException | None = field(default=None, init=False)
+    _ended: threading.Event = field(default_factory=threading.Event, init=False)
+
+    def __post_init__(self) -> None:
+        if banned := next((one for one in _NOT_IN_NAMES if one in self.name), None):
+            raise GridError(f"{self.name}: Prefect takes no {banned} in a name: give one by --name")
+
+    def serve(self) -> None:
+        """Serve until interrupted; waits for a Prefect server that went away to come back.
+
+        ServerError where there is no server that stays, or it does not answer at first.
+        """
+        if own_server() is None:
+            raise ServerError(NO_SERVER)
+        if not is_reachable(str(own_server())):
+            raise ServerError(
+                f"nothing answers at {own_server()}, where PREFECT_API_URL says that your Prefect "
+                f"server is: start it (`prefect server start`)"
+            )
+        while True:
+            self._ended.clear()
+            threading.Thread(target=self._serve_once, name="schedule", daemon=True).start()
+            try:
+                self._ended.wait()
+            except KeyboardInterrupt:
+                self._stop()
+                raise
+            if is_reachable(str(own_server())):
+                if self._error is not None:
+                    raise self._error
+                self.tell("Prefect stopped serving: beginning again")
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
+                continue
+            self.tell(f"nothing answers at {own_server()}: waiting for it")
+            while not is_reachable(str(own_server())):
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
+
+    def _serve_once(self) -> None:
+        """Serve in this thread; its error, if it ends with one, is left behind."""
+        # A Ctrl-C in the terminal is for this process to answer, not for the runs it starts.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        self._error = None
+        try:
+            # Prefect prints tracebacks of a lost server
+            with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+                asyncio.run(self._start(next_run(self.schedule)))
+        except BaseException as error:  # of a thread that nobody else would hear of
+            self._error = error
+        finally:
+            self._ended.set()
+
+    async def _start(self, due: datetime | None) -> None:
+        self._loop = asyncio.get_running_loop()
+        deployment = await scheduled_grid.ato_deployment(
+            self.name,
+            schedule=self.schedule,
+            parameters=self.parameters,
+            concurrency_limit=ConcurrencyLimitConfig(
+                limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW
+            ),
+            description=f"What is missing of {self.parameters['grid']}.",
+            entrypoint_type=EntrypointType.MODULE_PATH,
+        )
+        self._server = Server(name=self.name, query_seconds=_SECONDS_BETWEEN_LOOKS, limit=None)
+        await self._server.aadd_deployment(deployment)
+        self.tell(
+            f"serving {deployment.full_name} at {own_server()}; next run {due:%Y-%m-%d %H:%M:%S %Z}"
+        )
+        await self._server.start()
+
+    def _stop(self) -> None:
+        """Cancel a run in progress and pause the schedule; waits for that, not for ever."""
+        if self._server is None or self._loop is None or not self._server.started:
+            return
+        asyncio.run_coroutine_threadsafe(self._server.astop(), self._loop)
+        self._ended.wait(_SECONDS_TO_STOP)

@@ -1,0 +1,315 @@
+"""The dispatcher on made-up stages, with everything going wrong that can: what must hold always."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import flows.dispatch
+import flows.patience
+from data.errors import StoreUnavailableError
+from flows.config import Cell, GridConfig, ModelChoice
+from flows.dispatch import Dispatcher
+from flows.errors import StageError, WorkerDiedError
+from flows.identity import ModelIdentity
+from flows.reading import parse_grid
+from flows.runner import HOST, Done, Order, Runner
+from flows.stages import Found, Rows, Stage
+from flows.walk import Comparisons, CrossTask, Turn, Walk, turns
+from flows.workbench import Workbench
+
+GRID = """
+models: [one, two, {{name: three, device: "cuda:1"}}]
+tasks: [ioi, sva]
+methods: [EAP, random]
+judging: {{cross_task: true}}
+device: cpu
+time_limit: 1s
+retries: {retries}
+"""
+
+
+@dataclass(frozen=True)
+class MadeUp(Stage):
+    """A stage that is nothing but its key."""
+
+    name = "made-up"
+    kinds = ()
+    number: int = 0
+    model: ModelIdentity | None = None
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return {"number": self.number, "scope": self.scope}
+
+    @property
+    def runs(self) -> ModelIdentity | None:
+        return self.model
+
+    def build(self, bench: Workbench) -> Rows:
+        raise NotImplementedError
+
+
+class Promise:
+    """A stage under way."""
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+        self._callbacks: list[Any] = []
+        self._lock = threading.Lock()
+        self._outcome: tuple[Done | Exception | None] | None = None
+
+    def add_done_callback(self, callback: Any) -> None:
+        with self._lock:
+            self._callbacks.append(callback)
+            over = self._outcome is not None
+        if over:
+            callback(self)
+
+    def end(self, outcome: Done | Exception | None) -> None:
+        with self._lock:
+            if self._outcome is not None:
+                return
+            self._outcome = (outcome,)
+        for callback in self._callbacks:
+            callback(self)
+
+    def result(self) -> Done | None:
+        assert self._outcome is not None
+        if isinstance(self._outcome[0], Exception):
+            raise self._outcome[0]
+        return self._outcome[0]
+
+
+class World(Runner):
+    """A run, its store and its workers in one, all made up, that keeps count of what happens."""
+
+    name = "made-up"
+
+    def __init__(self, config: GridConfig, seed: int, trouble: float, rooms: int) -> None:
+        self.config, self.chance = config, random.Random(seed)
+        self.trouble, self.rooms = trouble, rooms
+        self.store: set[str] = set()
+        self.over: list[Turn] = []
+        self.given_up: dict[Turn, Exception] = {}
+        self.others: dict[str, float] = {}  # leases of other processes, until when
+        self.met: set[str] = set()
+        self.at: Counter[str] = Counter()
+        self.tries: Counter[str] = Counter()
+        self.models: dict[str, list[str]] = defaultdict(
+            list
+        )  # in the order in which a place ran them
+        self.refusals = 0
+
+    # where stages are done
+
+    @property
+    def task_runner(self) -> Any:
+        raise NotImplementedError
+
+    def work(self, order: Order) -> Done | None:
+        raise NotImplementedError
+
+    def place_of(self, device: str | None) -> str:
+        return device or HOST
+
+    def room(self, place: str) -> int:
+        return self.rooms
+
+    def seconds(self, future: Any) -> float:
+        return time.monotonic() - future.began
+
+    def abandon(self, future: Any) -> None:
+        future.end(WorkerDiedError("it was stopped"))
+
+    def submit(self, task: Any, order: Order) -> Any:
+        stage, promise = order.stage, Promise()
+        assert stage.key is not None
+        place = self.place_of(None if stage.runs is None else stage.runs.device)
+        self.at[place] += 1
+        assert self.at[place] <= self.rooms, "there is no room"
+        self.tries[stage.key] += stage.key not in self.store
+        if stage.runs is not None:
+            self.models[place].append(stage.runs.name)
+        luck = self.chance.random()
+        promise.add_done_callback(lambda _: self.at.subtract([place]))
+        if luck < self.trouble / 50 and stage.key not in self.store:
+            return promise  # hangs until it is stopped
+        outcome: Done | Exception | None = Done({})
+        if luck < self.trouble * 0.3:
+            outcome = StageError("no memory", may_pass=True)
+        elif luck < self.trouble * 0.5:
+            outcome = WorkerDiedError("killed")
+        elif luck < self.trouble * 0.6:
+            outcome = StageError("wrong by itself")
+        elif luck < self.trouble:
+            outcome = None  # another process was faster
+            self.others[stage.key] = time.monotonic() + 0.005
+
+        def end() -> None:
+            if isinstance(outcome, Done):
+                self.store.add(stage.key or "")
+            promise.end(outcome)
+
+        threading.Timer(self.chance.uniform(0, 0.004), end).start()
+        return promise
+
+    # what the dispatcher asks and tells
+
+    def begin(self, turn: Turn) -> Walk:
+        settled = {*self.over, *self.given_up}
+        if isinstance(turn, CrossTask):
+            cells = [cell for cell in self.config.cells() if cell.model == turn.cell.model]
+            assert settled.issuperset(cells), "it sets cells beside each other that are not over"
+        if isinstance(turn, Comparisons):
+            assert len(settled) == len(list(turns(self.config))) - 1
+        return self._walk(turn)
+
+    def _walk(self, turn: Turn) -> Walk:
+        choice = turn.model if isinstance(turn, Cell) else getattr(turn, "cell", turn)
+        choice = getattr(choice, "model", choice)
+        model = self.identity(choice) if isinstance(choice, ModelChoice) else None
+        yield MadeUp(str(model and model.name), 0, model), MadeUp(turn.label, 1)
+        yield tuple(MadeUp(turn.label, 10 + i, model) for i in range(4))
+        if self.refusals < self.config.retries and self.chance.random() < self.trouble:
+            self.refusals += 1
+            raise StoreUnavailableError("The store is out of reach.")
+        yield (MadeUp(turn.label, 2),)
+        yield (MadeUp(turn.label, 3, model),)
+        return None
+
+    def find(self, turn: Turn, stage: Stage) -> Found | None:
+        assert stage.key is not None
+        if stage.key not in self.met and self.chance.random() < self.trouble / 4:
+            self.others[stage.key] = time.monotonic() + 0.005
+        self.met.add(stage.key)
+        return {} if stage.key in self.store else None
+
+    def leased(self) -> Mapping[str, str]:
+        for key, until in list(self.others.items()):
+            if until < time.monotonic():
+                del self.others[key]
+                if self.chance.random() < 0.5:
+                    self.store.add(key)  # otherwise that process was killed
+        return {key: "elsewhere:1" for key in self.others if key not in self.store}
+
+    def task_of(self, stage: Stage) -> Any:
+        return None
+
+    def identity(self, model: ModelChoice) -> ModelIdentity:
+        of = (model.name, model.name, model.name, None, "float32", "ungrouped")
+        return ModelIdentity(*of, model.device or "cpu", "f" * 64, "t")
+
+    def started(self, turn: Turn, stage: Stage) -> None: ...
+
+    def put_off(self, turn: Turn, stage: Stage, sentence: str, seconds: float) -> None: ...
+
+    def elsewhere(self, turn: Turn, stage: Stage, holder: str) -> None: ...
+
+    def refused(self, turn: Turn, sentence: str, seconds: float) -> None: ...
+
+    def now_and_then(self) -> None: ...
+
+    def done(self, wanted_by: list[Turn], stage: Stage, done: Done) -> None:
+        assert stage.key in self.store
+
+    def failed(self, wanted_by: list[Turn], stage: Stage, error: Exception) -> Exception:
+        return error
+
+    def ended(self, turn: Turn, products: Any) -> None:
+        self.over.append(turn)
+
+    def gave_up(self, turn: Turn, error: Exception) -> None:
+        self.given_up[turn] = error
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is waited for in seconds is waited for in milliseconds here."""
+    monkeypatch.setattr(flows.dispatch, "SECONDS_ASIDE", 0.003)
+    monkeypatch.setattr(flows.dispatch, "_SECONDS_WITHOUT_ROOM", 0.003)
+    monkeypatch.setattr(flows.patience, "FIRST_WAIT", 0.002)
+    monkeypatch.setattr(flows.patience, "WAIT_FACTOR", 1.5)
+
+
+def world_after(seed: int, trouble: float, rooms: int = 1, retries: int = 3) -> World:
+    config = parse_grid(GRID.format(retries=retries), "grid.yaml", Path())
+    world = World(config, seed, trouble, rooms)
+    failures: list[BaseException] = []
+
+    def go() -> None:
+        try:
+            Dispatcher(config, "store", world, world).go()
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=go, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive(), "it goes on for ever"
+    if failures:
+        raise failures[0]
+    return world
+
+
+@pytest.mark.parametrize("rooms", [1, 3])
+def test_without_trouble_every_stage_is_done_once_and_every_model_loaded_once(rooms: int):
+    world = world_after(0, trouble=0, rooms=rooms)
+    assert set(world.over) == set(turns(world.config))
+    assert set(world.tries.values()) == {1}
+    assert set(world.tries) == world.store
+    for place, models in world.models.items():
+        assert [name for name, _ in itertools.groupby(models)] == {
+            "cpu": ["one", "two"],
+            "cuda:1": ["three"],
+        }[place]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_goes_wrong_every_turn_ends_and_no_place_is_overfull(seed: int):
+    world = world_after(seed, trouble=0.5, rooms=1 + seed % 3, retries=seed % 4)
+    settled = [*world.over, *world.given_up]
+    assert Counter(settled) == Counter(turns(world.config))
+    for error in world.given_up.values():
+        assert isinstance(error, StageError | WorkerDiedError)
+    assert max(world.tries.values()) > 1 or seed % 4 == 0
+    assert world.given_up
+
+
+def test_what_may_pass_passes_if_it_is_tried_often_enough():
+    world = world_after(3, trouble=0.25, retries=100)
+    wrong = [error for error in world.given_up.values() if isinstance(error, StageError)]
+    assert len(wrong) == len(world.given_up)
+    said = {error.sentence for error in wrong}
+    assert said <= {"wrong by itself", "it took longer than time_limit, 1s, and was stopped"}
+
+
+def test_a_failure_that_will_pass_does_not_make_a_place_turn_to_another_model_and_back():
+    for seed in range(5):
+        world = world_after(seed, trouble=0, retries=9)
+        assert len(list(itertools.groupby(world.models["cpu"]))) == 2
+        world = World(world.config, seed, 0.0, 1)
+        submit, failing = world.submit, set[str]()
+
+        def once(task: Any, order: Order, submit: Any = submit, failing: Any = failing) -> Any:
+            key = order.stage.key
+            if key in failing or order.stage.runs is None:
+                return submit(task, order)
+            failing.add(key)
+            promise = Promise()
+            promise.end(StageError("no memory", may_pass=True))
+            return promise
+
+        world.submit = once  # type: ignore[method-assign]
+        Dispatcher(world.config, "store", world, world).go()
+        assert set(world.over) == set(turns(world.config))
+        assert len(list(itertools.groupby(world.models["cpu"]))) == 2

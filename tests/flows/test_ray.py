@@ -1,0 +1,296 @@
+"""Grids on real Ray clusters: the same tables as anywhere, whoever dies on the way."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from data import Store
+from flows.errors import GridError
+from flows.grid import make_runner, run_grid
+from flows.progress import Watcher
+from flows.ray_warden import _users_of as users_of
+from flows.reading import parse_grid
+from flows.server import PrivateServer, _free_port
+from flows.stages import Stage
+from flows.walk import Turn
+from flows.workbench import workbench
+from tests.flows.conftest import digests
+from tests.flows.outsiders import environment as environment_of_outsiders
+
+GRID = """
+name: {name}
+models: [{model}]
+tasks: [{tasks}]
+methods: [{{name: EAP-IG-inputs, steps: 5}}]
+examples: {{train: {n}, evaluate: 4}}
+sizes: [0.5, 1.0]
+shard_size: 1
+time_limit: {limit}
+"""
+PATIENCE = 150.0
+HANGS = "{name: ioi, seed: 1, metric: hangs, judged_by: [logit-diff]}"
+
+
+def grid_of(model: Path, n: int, tasks: str = "ioi", limit: str = "1h") -> str:
+    return GRID.format(name="ray", model=model, n=n, tasks=tasks, limit=limit)
+
+
+def shard_workers(store: Path) -> list[str]:
+    """Who did each shard, as `host:pid`."""
+    found = Store.open(store, create=False).artifacts("shards")
+    return [str(one.provenance["worker"]) for one in found]
+
+
+class Killer(Watcher):
+    """Kills the process that is at a stage once two shards are done, and notes what is said."""
+
+    def __init__(self, store: Path) -> None:
+        super().__init__()
+        self.store = Store.open(store)
+        self.victim = 0
+        self.told: list[str] = []
+
+    def stage_computed(self, turn: Turn, stage: Stage) -> None:
+        super().stage_computed(turn, stage)
+        if self.victim or self.counts_of(stage) < 2:
+            return
+        deadline = time.monotonic() + PATIENCE
+        while not (held := [one for one in self.store.leases() if one.pid != os.getpid()]):
+            assert time.monotonic() < deadline, "nobody is at anything"
+        self.victim = held[0].pid
+        os.kill(self.victim, signal.SIGKILL)
+
+    def counts_of(self, stage: Stage) -> int:
+        return len(list(self.store.artifacts("shards"))) if stage.name == "shard" else 0
+
+    def stage_retried(self, turn: Turn, stage: Stage, sentence: str, seconds: float) -> None:
+        super().stage_retried(turn, stage, sentence, seconds)
+        self.told.append(sentence)
+
+
+@pytest.mark.slow
+def test_two_workers_one_of_which_is_killed_make_the_tables_of_a_single_process(
+    server: PrivateServer, speaker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    import torch
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    config = parse_grid(grid_of(speaker, 8), "ray.yaml", tmp_path)
+    killer = Killer(tmp_path / "ray")
+    run = run_grid(config, str(tmp_path / "ray"), killer, "ray", workers=2)
+    assert run.outcome.failures == []
+    assert run.outcome.count("computed", "shard") == 8
+
+    workers = shard_workers(tmp_path / "ray")
+    assert len(workers) == 8
+    assert len(set(workers)) >= 2
+    assert f"{socket.gethostname()}:{os.getpid()}" not in workers
+    assert killer.victim
+    assert killer.told == ["the worker process that did it ended"]
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        workbench.cache_clear()
+        run_grid(config, str(tmp_path / "alone"), Watcher(), "inline")
+    finally:
+        torch.set_num_threads(threads)
+    assert set(shard_workers(tmp_path / "alone")) == {f"{socket.gethostname()}:{os.getpid()}"}
+    assert digests(tmp_path / "ray") == digests(tmp_path / "alone")
+
+
+@pytest.mark.slow
+def test_the_cluster_of_a_killed_run_ends_and_leaves_nothing(server: PrivateServer):
+    code = (
+        "import time, ray\n"
+        "from flows.ray_runner import RayRunner\n"
+        "runner = RayRunner(workers=1)\n"
+        "assert runner.task_runner and runner.room('cores') == 1\n"
+        # to another runner, this is a session that its process had before
+        "guest = RayRunner()\n"
+        "assert guest.task_runner and guest.room('cores') >= 1\n"
+        "guest.close()\n"
+        "assert ray.is_initialized() and ray.nodes()\n"
+        "print(runner._home, flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    owner = subprocess.Popen([sys.executable, "-c", code], text=True, stdout=subprocess.PIPE)
+    assert owner.stdout is not None
+    home = Path(owner.stdout.readline().strip())
+    assert home.is_dir()
+    assert len(users_of(home)) > 3
+    owner.kill()
+    owner.wait()
+    owner.stdout.close()
+    deadline = time.monotonic() + 20
+    while users_of(home) or home.exists():
+        assert time.monotonic() < deadline, f"{users_of(home)} outlive the run"
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def bucket() -> Iterator[dict[str, str]]:
+    """An S3 server with a bucket `grids`: the environment that leads to it."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    served = ThreadedMotoServer(port=0)
+    served.start()
+    _, port = served.get_host_and_port()
+    url = f"http://127.0.0.1:{port}"
+    keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
+    boto3.client(
+        "s3",
+        endpoint_url=url,
+        region_name="us-east-1",
+        aws_access_key_id="key",
+        aws_secret_access_key="secret",
+    ).create_bucket(Bucket="grids")
+    try:
+        yield keys | {"AWS_ENDPOINT_URL": url, "AWS_DEFAULT_REGION": "us-east-1"}
+    finally:
+        served.stop()
+
+
+@pytest.fixture
+def cluster(bucket: dict[str, str], tmp_path: Path) -> Iterator[dict[str, str]]:
+    """A cluster that somebody keeps, with two GPUs on paper: the environment that leads to it.
+
+    Its machines know where S3 is and with which keys, and have metrics that misbehave.
+    """
+    brought = environment_of_outsiders(tmp_path / "brought")
+    environment = {"RAY_AUTH_TOKEN": "0" * 64, "RAY_AUTH_MODE": "token", "OMP_NUM_THREADS": "1"}
+    environment["RAY_prestart_worker_first_driver"] = "false"  # nothing would use those workers
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as home:
+        command = [
+            *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
+            *(f"--port={_free_port()}", f"--ray-client-server-port={_free_port()}"),
+            *("--num-cpus=2", "--num-gpus=2", f"--temp-dir={home}"),
+            *("--include-dashboard=false", "--disable-usage-stats"),
+        ]
+        started = subprocess.Popen(
+            command,
+            env=brought | environment | bucket,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            deadline = time.monotonic() + PATIENCE
+            address = Path(home) / "ray_current_cluster"
+            while not (address.exists() and cluster_is_up(address.read_text())):
+                assert started.poll() is None
+                assert time.monotonic() < deadline, "the cluster does not start"
+                time.sleep(0.2)
+            yield brought | environment | bucket | {"RAY_ADDRESS": address.read_text()}
+        finally:
+            for process in users_of(Path(home)):
+                os.kill(process, signal.SIGKILL)
+            started.kill()
+            started.wait()
+
+
+def cluster_is_up(address: str) -> bool:
+    host, port = address.strip().split(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.slow
+def test_a_cluster_that_is_there_fills_a_store_on_s3_and_stops_what_hangs(
+    server: PrivateServer,
+    speaker: Path,
+    tmp_path: Path,
+    cluster: dict[str, str],
+    bucket: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    grid = tmp_path / "grid.yaml"
+    grid.write_text(grid_of(speaker, 2, f"{HANGS}, ioi", "20s"))
+    words = [sys.executable, "-m", "flows.cli", "run", str(grid), "--store", "s3://grids/store"]
+    done = subprocess.run(
+        [*words, "--runner", "ray", "--workers", "1"],  # what hangs is in the way of the other
+        env=cluster,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode == 1, said
+    assert "1 of 2 cells failed" in said
+    assert "it took longer than time_limit, 20s, and was stopped" in said
+    assert not [word for word in ("Ray", "ray::", "raylet", "Traceback") if word in done.stderr]
+    for name, value in bucket.items():
+        monkeypatch.setenv(name, value)
+    store = Store.open("s3://grids/store", create=False)
+    assert len(list(store.artifacts("shards"))) == 2
+    assert [one.stage for one in store.failures()] == ["shard"]
+    assert cluster_is_up(cluster["RAY_ADDRESS"])
+
+
+def test_gpus_that_leave_in_the_middle_of_a_run_are_waited_for():
+    from flows.ray_runner import GPUS, Decided, RayRunner
+
+    runner = RayRunner()
+    runner._decided = Decided(gpus=True, threads=1, inherited=None)
+    for gpus, room in ((2.0, 2), (0.0, 1), (3.0, 3)):
+        runner._nodes = (time.monotonic(), [{"CPU": 2.0, "GPU": gpus}])
+        assert runner.place_of("auto") == runner.place_of("cuda") == GPUS
+        assert runner.room(GPUS) == room
+
+
+def test_an_address_is_told_to_be_wrong_before_any_work():
+    for wrong in ("http://localhost:8265", "localhost", "ray://:x"):
+        with pytest.raises(GridError, match="write a Ray cluster's address as ray://host:10001"):
+            make_runner("ray", address=wrong)
+    began = time.monotonic()
+    with pytest.raises(GridError, match=r"nothing answers at ray://127.0.0.1:9, where a Ray"):
+        make_runner("ray", address="ray://127.0.0.1:9")
+    assert time.monotonic() - began < 10
+
+
+def test_workers_elsewhere_need_a_prefect_server_that_they_reach(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setenv("PREFECT_PROFILES_PATH", str(tmp_path / "none.toml"))
+    with closing(socket.socket()) as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{listener.getsockname()[1]}")
+        with pytest.raises(GridError, match="workers on a cluster report to a Prefect server"):
+            make_runner("ray")
+
+
+def test_without_the_extra_a_sentence_says_what_to_install(speaker: Path, tmp_path: Path):
+    grid = tmp_path / "grid.yaml"
+    grid.write_text(grid_of(speaker, 4))
+    code = (
+        "import sys\n"
+        "sys.modules['prefect_ray'] = None\n"
+        f"sys.argv = ['circuit-grid', 'run', {str(grid)!r}, '--store', {str(tmp_path / 's')!r}]\n"
+        "sys.argv += ['--runner', 'ray']\n"
+        "from flows.cli import main\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert done.returncode == 2
+    assert "the Ray runner needs `pip install circuit-grid[ray]`" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,285 @@
+"""Schedules on a real Prefect server: runs fire by the clock, and end well whatever they find."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prefect.settings import temporary_settings
+from rich.console import Console
+
+from flows.deployment import NO_SERVER, Service, next_run, schedule_of, scheduled_grid, store_of
+from flows.dry_run import show_dry_run
+from flows.errors import GridError
+from flows.prospect import look_ahead
+from flows.reading import parse_grid
+from flows.server import ServerError, _free_port, _template
+from tests.flows.conftest import digests
+
+GRID = """
+name: nightly
+models: [{model}]
+tasks: [ioi]
+methods: [EAP]
+examples: {{train: 4, evaluate: 4}}
+sizes: [0.5, 1.0]
+shard_size: 2
+"""
+PATIENCE = 150.0
+
+
+@dataclass
+class Prefect:
+    """A Prefect server as people keep one: its scheduler is on."""
+
+    url: str
+
+    def post(self, path: str, **body: Any) -> Any:
+        answer = httpx.post(f"{self.url}/{path}", json=body, timeout=30, trust_env=False)
+        answer.raise_for_status()
+        return answer.json()
+
+    def runs(self) -> list[dict[str, Any]]:
+        """The scheduled runs that have started, in order."""
+        found = self.post("flow_runs/filter", flows={"name": {"any_": ["scheduled-grid"]}})
+        found = [one for one in found if one["deployment_id"] and one["start_time"]]
+        begun = [one for one in found if one["state_type"] != "CANCELLED"]
+        return sorted(begun, key=lambda one: str(one["start_time"]))
+
+    def deployment(self) -> dict[str, Any]:
+        (found,) = self.post("deployments/filter")
+        return dict(found)
+
+
+@pytest.fixture(scope="module")
+def kept_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
+    home = tmp_path_factory.mktemp("prefect")
+    if _template().exists():  # else it takes a while to make one
+        shutil.copyfile(_template(), home / "prefect.db")
+    port = _free_port()
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+    environment |= {
+        "PREFECT_HOME": str(home),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+    }
+    with (home / "log").open("wb") as log:
+        started = subprocess.Popen(
+            [*(sys.executable, "-m", "prefect", "server", "start", "--no-ui"), f"--port={port}"],
+            env=environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    kept = Prefect(f"http://127.0.0.1:{port}/api")
+    try:
+        wait_for(lambda: answers(kept.url), "the server")
+        yield kept
+    finally:
+        os.killpg(started.pid, signal.SIGKILL)
+        started.wait()
+
+
+@pytest.fixture
+def at_hand(kept_server: Prefect, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Flows of this process are that server's, too."""
+    monkeypatch.setenv("PREFECT_API_URL", kept_server.url)
+    with temporary_settings({"api.url": kept_server.url, "logging.to_api.enabled": False}):
+        yield
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health", timeout=5, trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def wait_for(condition: Callable[[], Any], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, f"still no {what}"
+        time.sleep(0.2)
+
+
+def finished(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [one for one in runs if one["state_type"] in ("COMPLETED", "FAILED", "CRASHED")]
+
+
+def failed(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [one for one in runs if one["state_type"] in ("FAILED", "CRASHED")]
+
+
+@pytest.mark.slow
+def test_runs_fire_by_the_clock_and_each_reads_its_file_anew(
+    kept_server: Prefect, at_hand: None, speaker: Path, tmp_path: Path
+):
+    grid, store = tmp_path / "nightly.yaml", tmp_path / "store"
+    grid.write_text(GRID.format(model=speaker))
+    words = [sys.executable, "-m", "flows.cli", "schedule", str(grid), "--every", "10s"]
+    with (tmp_path / "said").open("wb") as said:
+        serving = subprocess.Popen(
+            [*words, "--store", str(store)],
+            env=os.environ | {"PREFECT_API_URL": kept_server.url},
+            stdout=said,
+            stderr=said,
+        )
+    try:
+        wait_for(lambda: finished(kept_server.runs()) or serving.poll() is not None, "first run")
+        after_first = digests(store)
+        written = times(store)
+        grid.write_text(GRID.format(model=speaker).replace("EAP", "EAPP"))
+        wait_for(lambda: failed(kept_server.runs()), "run of the changed grid")
+        first, last = finished(kept_server.runs())[0], failed(kept_server.runs())[0]
+        asked = time.monotonic()
+        serving.send_signal(signal.SIGTERM)
+        assert serving.wait(60) == 143
+        assert time.monotonic() - asked < 30
+    finally:
+        serving.kill()
+    assert first["state_name"] == "Completed"
+    n = len({key for _, key in after_first})
+    assert message(first) == f"{n} stages computed, 0 reused"
+    assert last["state_name"] == "Failed"
+    assert "EAPP" in message(last)
+    kept = kept_server.deployment()
+    assert kept["paused"]
+    assert kept["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
+    grid.write_text(GRID.format(model=speaker))
+    again = scheduled_grid(str(grid), str(store), "inline", return_state=True)
+    assert again.message == f"nothing to do: {n} stages are there already"
+    assert times(store) == written
+    words_said = (tmp_path / "said").read_text()
+    assert f"serving scheduled-grid/nightly at {kept_server.url}; next run" in words_said
+    assert "Traceback" not in words_said
+    assert "leaked" not in words_said
+
+
+def times(store: Path) -> dict[Path, int]:
+    """When each artifact was written."""
+    return {path: path.stat().st_mtime_ns for path in (store / "shards").rglob("*.parquet")}
+
+
+def message(run: dict[str, Any]) -> str:
+    return str(run["state"]["message"])
+
+
+@pytest.mark.slow
+def test_a_scheduled_run_with_failing_cells_fails_with_their_list(
+    at_hand: None, speaker: Path, tmp_path: Path
+):
+    grid = tmp_path / "grid.yaml"
+    grid.write_text(GRID.format(model=speaker).replace("[ioi]", "[ioi, greater-than]"))
+    state = scheduled_grid(str(grid), str(tmp_path / "store"), "inline", return_state=True)
+    again = scheduled_grid(str(tmp_path / "none.yaml"), str(tmp_path), return_state=True)
+    assert state.is_failed()
+    assert "1 failed\nspeaker · greater-than · EAP: " in state.message
+    assert again.is_failed()
+    assert again.message.startswith("There is no grid file")
+
+
+@pytest.mark.parametrize(
+    ("cron", "every", "timezone", "sentence"),
+    [
+        (None, None, None, "say when"),
+        ("0 2 * * *", "15m", None, "say when"),
+        ("2 o'clock", None, None, "not a cron expression; it has five fields"),
+        ("61 2 * * *", None, None, "not a cron expression"),
+        ("0 0 31 2 *", None, None, "there is no such date"),
+        ("0 2 * * *", None, "Mars/Olympus", "--timezone Mars/Olympus: no such timezone"),
+        (None, "15m", "UTC", "--timezone goes with --cron"),
+        (None, "often", None, "--every often: must be a time such as 90s"),
+        (None, "3s", None, "--every 3s: must be 10s at least"),
+    ],
+)
+def test_a_schedule_that_makes_no_sense_is_told_in_a_sentence(
+    cron: str | None, every: str | None, timezone: str | None, sentence: str
+):
+    with pytest.raises(GridError, match=sentence.replace("(", r"\(")):
+        schedule_of(cron, every, timezone)
+
+
+def test_cron_is_read_in_its_timezone():
+    from zoneinfo import ZoneInfo
+
+    due = next_run(schedule_of("30 2 * * *", None, "Asia/Tokyo"))
+    assert due is not None
+    assert due.astimezone(ZoneInfo("UTC")).strftime("%H:%M") == "17:30"
+
+
+def test_a_schedule_needs_a_server_that_stays_and_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    service = Service("name", schedule_of(None, "15m", None), {"grid": "g"}, print)
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    with pytest.raises(ServerError, match=r"nothing answers at http://127.0.0.1:9/api"):
+        service.serve()
+    monkeypatch.delenv("PREFECT_API_URL")
+    monkeypatch.setenv("PREFECT_PROFILES_PATH", str(tmp_path / "none.toml"))
+    with pytest.raises(ServerError) as told:
+        service.serve()
+    assert str(told.value) == NO_SERVER
+
+
+class Faltering(Service):
+    """Prefect stops serving by itself again and again, at last with an error."""
+
+    left = 3
+
+    def _serve_once(self) -> None:
+        self.left -= 1
+        self._error = None if self.left else RuntimeError("deep")
+        self._ended.set()
+
+
+def test_serving_that_ends_by_itself_begins_again_after_a_rest(
+    at_hand: None, monkeypatch: pytest.MonkeyPatch
+):
+    told: list[str] = []
+    rest = 0.3
+    monkeypatch.setattr("flows.deployment._SECONDS_BETWEEN_LOOKS", rest)
+    began = time.monotonic()
+    with pytest.raises(RuntimeError, match="deep"):
+        Faltering("name", schedule_of(None, "15m", None), {"grid": "g"}, told.append).serve()
+    assert told == ["Prefect stopped serving: beginning again"] * 2
+    assert time.monotonic() - began >= 2 * rest
+
+
+@pytest.mark.parametrize(
+    "store", ["s3://KEY:hidden@grids/store", "s3://grids/store?secret_key=hidden"]
+)
+def test_secrets_of_a_store_stay_out_of_deployments_and_of_what_is_printed(
+    speaker: Path, tmp_path: Path, store: str
+):
+    with pytest.raises(GridError, match="AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY") as told:
+        store_of(store)
+    assert "hidden" not in str(told.value)
+    config = parse_grid(GRID.format(model=speaker), "grid.yaml", tmp_path)
+    prospect = replace(look_ahead(config, str(tmp_path / "none")), location=store)
+    printed = io.StringIO()
+    show_dry_run(prospect, Console(file=printed, width=140))
+    assert "nightly on s3://" in printed.getvalue()
+    assert "hidden" not in printed.getvalue()
+
+
+def test_a_store_without_secrets_is_named_in_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    assert store_of("store") == str(tmp_path / "store")
+    url = (tmp_path / "store").as_uri()
+    assert store_of(url) == str(tmp_path / "store")
+
+
+def test_a_name_that_prefect_refuses_is_told_in_a_sentence():
+    with pytest.raises(GridError, match="Prefect takes no / in a name: give one by --name"):
+        Service("a/b", schedule_of(None, "15m", None), {"grid": "g"}, print)
