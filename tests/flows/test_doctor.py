@@ -112,7 +112,7 @@ def _command(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_rot_that_a_run_or_the_doctor_meets_is_healed_by_the_next_run(
     run: Callable[[GridConfig, Path], Run], grid: Callable[..., GridConfig], tmp_path: Path,
     speaker: Path,

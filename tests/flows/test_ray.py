@@ -210,7 +210,7 @@ def cluster_is_up(address: str) -> bool:
     return True
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_cluster_that_is_there_fills_a_store_on_s3_and_stops_what_hangs(
     server: PrivateServer,
     speaker: Path,

@@ -137,7 +137,7 @@ def test_a_dry_run_changes_nothing_and_says_what_is_reused_and_what_is_new(watch
     assert shards.split()[1:3] == ["2", "2"]  # would run, reused
     assert shards.rstrip().endswith("this model 2")
     assert re.search(r"time           about 0:00:\d\d, one stage after another", said)
-    assert re.search(r"stages like these took \d+ MiB at most on cpu", said)
+    assert re.search(r"stages like these took [\d.]+ [MG]iB at most on cpu", said)
     assert re.search(r"disk           about [\d.]+ KiB of results; [\d.]+ [GT]iB are free", said)
 
 
