@@ -160,7 +160,10 @@ def status(
             from flows.prospect import look_ahead
             from flows.reading import read_grid
 
-            planned = look_ahead(read_grid(grid), store, str(grid)).note
+            ahead = look_ahead(read_grid(grid), store, str(grid))
+            planned = ahead.note
+            for turn, reason in ahead.reasons.items():
+                _say(f"not planned, and not counted below: {turn.label}: {reason}")
         from flows.standing import Standings
         from flows.status import show_status, watch
 

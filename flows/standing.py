@@ -75,7 +75,7 @@ class GridStanding:
     @property
     def is_finished(self) -> bool:
         """Whether all of it is done."""
-        return self.counts["done"] == len(self.note.stages)
+        return bool(self.note.stages) and self.counts["done"] == len(self.note.stages)
 
     @property
     def seconds_left(self) -> float | None:
