@@ -11,7 +11,6 @@ import json
 import os
 import pickle
 import tempfile
-import time
 import tracemalloc
 import zipfile
 from contextlib import contextmanager
@@ -315,9 +314,9 @@ def test_a_file_of_gigabytes_is_refused_unread(tmp_path, suffix):
     path = tmp_path / f"huge{suffix}"
     with path.open("wb") as file:
         file.truncate(2**32)
-    before = time.perf_counter()
-    assert "the file has 4294967296 bytes, and at most" in refused(path)
-    assert time.perf_counter() - before < 1
+    with measured() as cost:
+        assert "the file has 4294967296 bytes, and at most" in refused(path)
+    assert cost["bytes"] < 1e7
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -432,7 +431,6 @@ def test_graphs_too_large_to_be_true_cost_nothing(tmp_path, shape):
     with measured() as cost:
         said = refused(tmp_path / "huge.json")
     assert "than any known model has (at most 256 layers, 256 heads and 100000000 edges" in said
-    assert cost["seconds"] < 1
     assert cost["bytes"] < 1e6
 
 
@@ -443,14 +441,12 @@ def test_graphs_as_large_as_any_model_has_are_true():
 
 @contextmanager
 def measured():
-    """How long something takes, and how much memory at most."""
+    """How much memory something takes at most."""
     cost: dict[str, float] = {}
     tracemalloc.start()
-    before = time.perf_counter()
     try:
         yield cost
     finally:
-        cost["seconds"] = time.perf_counter() - before
         cost["bytes"] = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
 
@@ -469,7 +465,6 @@ def test_a_small_file_of_a_large_graph_is_read_for_those_who_know_the_graph(tmp_
         path = sparse_file(tmp_path / "sparse.json", graph, d_model)
         with measured() as cost:
             assert "names hardly any of its edges: give the graph of the model" in refused(path)
-        assert cost["seconds"] < 1
         assert cost["bytes"] < 1e6
     ordinary = Graph(12, 25)  # 313 writers, 913 readers
     path = sparse_file(tmp_path / "ordinary.json", ordinary, 64)
