@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from data.catalog import Catalog
     from data.digest import content_digest
     from data.errors import StoreError
+    from data.failures import Failure
     from data.keys import stage_key
-    from data.ledger import Failure, GridNote, PlannedStage, place_id
+    from data.ledger import GridNote, PlannedStage, place_id
     from data.origin import provenance
     from data.schema import SCHEMA_VERSION, TABLES, Table
     from data.store import Store
@@ -26,7 +27,7 @@ _HOMES = {
     "Store": "data.store",
     "Artifact": "data.artifact",
     "Damage": "data.artifact",
-    "Failure": "data.ledger",
+    "Failure": "data.failures",
     "GridNote": "data.ledger",
     "PlannedStage": "data.ledger",
     "place_id": "data.ledger",

@@ -108,56 +108,61 @@ class Index:
         self._newly_refuted: set[_Refuted] = set()
         self._young: dict[_Key, tuple[Entry, float]] = {}  # and until when (monotonic) they serve
         self._read: set[str] = set()  # segments that were read, or written here
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a run and its runner may share a store
 
     def get(self, kind: str, key: str, state: State | None) -> Entry | None:
         """What is known of an artifact, if its files are in the state they were checked in."""
-        known = self._known()
-        if state is None or (kind, key, state) in self._refuted:
-            return None
-        entry = known.get((kind, key))
-        if entry is not None and entry.state == state:
-            return entry
-        young, until = self._young.get((kind, key), (None, 0.0))
-        if time.monotonic() > until:
-            self._young.pop((kind, key), None)
-            return None
-        return young if young is not None and young.state == state else None
+        with self._lock:
+            known = self._known()
+            if state is None or (kind, key, state) in self._refuted:
+                return None
+            entry = known.get((kind, key))
+            if entry is not None and entry.state == state:
+                return entry
+            young, until = self._young.get((kind, key), (None, 0.0))
+            if time.monotonic() > until:
+                self._young.pop((kind, key), None)
+                return None
+            return young if young is not None and young.state == state else None
 
     def knows(self, kind: str, key: str) -> bool:
         """Whether anything is known of an artifact, in whatever state its files are."""
-        return (kind, key) in self._known() or (kind, key) in self._young
+        with self._lock:
+            return (kind, key) in self._known() or (kind, key) in self._young
 
     def put(self, kind: str, key: str, entry: Entry) -> None:
         """Note an artifact that was checked; of a young state only for as long as it is young."""
-        known = self._known()
-        before = known.get((kind, key))
-        if before == entry or (kind, key, entry.state) in self._refuted:
-            return
-        if before is not None and before.state == entry.state and before.sha256 != entry.sha256:
-            self.refute(kind, key, entry.state)  # two contents: it tells them not apart
-            return
-        seconds = seconds_until_settled(entry.state)
-        if seconds > 0:
-            self._young[kind, key] = (entry, time.monotonic() + seconds)
-        else:
-            self._young.pop((kind, key), None)
-            known[kind, key] = self._new[kind, key] = entry
+        with self._lock:
+            known = self._known()
+            before = known.get((kind, key))
+            if before == entry or (kind, key, entry.state) in self._refuted:
+                return
+            if before is not None and before.state == entry.state and before.sha256 != entry.sha256:
+                self.refute(kind, key, entry.state)  # two contents: it tells them not apart
+                return
+            seconds = seconds_until_settled(entry.state)
+            if seconds > 0:
+                self._young[kind, key] = (entry, time.monotonic() + seconds)
+            else:
+                self._young.pop((kind, key), None)
+                known[kind, key] = self._new[kind, key] = entry
 
     def drop(self, kind: str, key: str) -> None:
         """Forget an artifact that is not there any more."""
-        self._known().pop((kind, key), None)
-        self._new.pop((kind, key), None)
-        self._young.pop((kind, key), None)
+        with self._lock:
+            self._known().pop((kind, key), None)
+            self._new.pop((kind, key), None)
+            self._young.pop((kind, key), None)
 
     def refute(self, kind: str, key: str, state: State) -> bool:
         """Note that files in this state are not intact; whether that is news worth saving."""
-        self.drop(kind, key)
-        if seconds_until_settled(state) > 0 or (kind, key, state) in self._refuted:
-            return False
-        self._refuted.add((kind, key, state))
-        self._newly_refuted.add((kind, key, state))
-        return True
+        with self._lock:
+            self.drop(kind, key)
+            if seconds_until_settled(state) > 0 or (kind, key, state) in self._refuted:
+                return False
+            self._refuted.add((kind, key, state))
+            self._newly_refuted.add((kind, key, state))
+            return True
 
     def refresh(self) -> None:
         """Learn what other processes have added since it was read."""

@@ -71,6 +71,13 @@ def is_hex(key: object) -> bool:
     return isinstance(key, str) and _HEX.fullmatch(key) is not None
 
 
+def checked_key(key: str) -> str:
+    """The key, if it is one: keys become paths. StoreError for anything else."""
+    if not is_hex(key):
+        raise StoreError(f"{key!r} is no key: keys are lower-case hexadecimal digits.")
+    return key
+
+
 def parse_json(content: str | bytes) -> Any:
     """JSON as plain values; ValueError for what is none, however deeply it is nested."""
     try:

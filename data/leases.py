@@ -43,7 +43,7 @@ from data.processes import Process, this_process
 BEAT = 5.0
 DEAD_AFTER = 30.0
 _FOLDER = "leases"
-_NAME = re.compile(rf"{_FOLDER}/(?P<key>[0-9a-f]+)\.(?P<token>[0-9a-f]+)\.json")
+CLAIM = re.compile(rf"{_FOLDER}/(?P<key>[0-9a-f]+)\.(?P<token>[0-9a-f]+)\.json")
 _LOOKS = 6
 _UNSEEN = (None, -1, b"")
 _PROCESS = [field.name for field in fields(Process)]
@@ -243,6 +243,11 @@ class Leases:
             found.setdefault(claim.key, info)
         return list(found.values())
 
+    def dead(self) -> list[str]:
+        """The files of the claims that are known to be dead."""
+        _, dead = _done(self._looking(None))
+        return [_path(claim.key, claim.token) for claim in dead]
+
     def taking(self, key: str) -> Steps["Lease | None"]:
         """The steps of taking a lease; closed on the way, they leave nothing behind."""
         if (yield from self._tidying(key)):
@@ -297,7 +302,7 @@ class Leases:
         dead: list[_Sighting] = []
         seen: dict[str, _Sighting] = {}
         for one in self.location.listing(_FOLDER):
-            match = _NAME.fullmatch(one.path)
+            match = CLAIM.fullmatch(one.path)
             if match is None:
                 continue
             before = self._sightings.get(one.path)

@@ -1,41 +1,30 @@
-"""What a store notes beside its artifacts: stages that failed, and the stages grids consist of.
+"""The ledger of grids: which stages each grid that was ever planned on a store consists of.
 
-Both are single JSON files put in one step. With them and the artifacts alone, one can say of every
-stage of a grid whether it is done, missing, stale or failed. A grid's note is merged with the one
-before it: a *place* of the grid remembers the keys that it had, for as long as anyone may need what
-lies under them.
+    <location>/grids/<name>.json
+
+With these notes, the failures and the artifacts alone, one can say of every stage of a grid whether
+it is done, missing, stale or failed. A grid's note is merged with the one before it: a *place* of
+the grid remembers the keys that it had, for as long as anyone may need what lies under them.
 """
 
 import hashlib
 import json
 import math
 import re
-import secrets
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
-from data.errors import StoreError
+from data.errors import StoreAccessError, StoreError, StoreUnavailableError
 from data.keys import is_hex, parse_json
 from data.location import Location
 from data.origin import now
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_FILE = re.compile(rf"grids/{_NAME.pattern}\.json")
 _FORMAT = 2
 _REMEMBERED = 8  # former keys of one place, the latest
-_RUN = hashlib.sha256(b"a run of a grid").hexdigest()[:16]  # what their keys begin with
-CLEANING = hashlib.sha256(b"a cleaning of the store").hexdigest()  # the key of its lease
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A stage that failed: its key, its name and cell, why in a sentence, and when (ISO 8601)."""
-
-    key: str
-    stage: str
-    cell: str
-    sentence: str
-    time: str
 
 
 @dataclass(frozen=True)
@@ -90,51 +79,38 @@ class GridNote:
         return frozenset(former) - self.needed
 
 
+@dataclass(frozen=True)
+class UnreadableNote:
+    """The file of a grid's note that cannot be read: why, as half a sentence, and what to do."""
+
+    path: str
+    reason: str
+    advice: str
+
+    @property
+    def grid(self) -> str:
+        """The name of the grid."""
+        return _name_in(self.path)
+
+    @property
+    def sentence(self) -> str:
+        """Which file it is, what that means, and what to do, for people."""
+        return (
+            f"{self.path} cannot be read ({self.reason}), so what grid {self.grid!r} needs and how"
+            f" far it is are not known: {self.advice}."
+        )
+
+
+class NotedGrids(NamedTuple):
+    """What is noted of all grids: by name, and the files that do not tell."""
+
+    notes: dict[str, GridNote]
+    unreadable: tuple[UnreadableNote, ...]
+
+
 def place_id(place: str) -> str:
     """A short digest (16 hexadecimal digits) of what tells a stage from others of its grid."""
     return hashlib.sha256(place.encode()).hexdigest()[:16]
-
-
-def grid_run_key(name: str) -> str:
-    """The key of the lease that one run of a grid holds: never twice the same."""
-    return f"{_run_prefix(name)}{secrets.token_hex(8)}"
-
-
-def is_run(key: str, name: str | None = None) -> bool:
-    """Whether a key is that of a run, of the grid `name` or of any."""
-    return key.startswith(_RUN if name is None else _run_prefix(name))
-
-
-def _run_prefix(name: str) -> str:
-    """What the keys of a grid's runs begin with."""
-    return f"{_RUN}{hashlib.sha256(name.encode()).hexdigest()[:32]}"
-
-
-def record_failure(location: Location, key: str, stage: str, cell: str, sentence: str) -> Failure:
-    """Note a failure under the stage's key."""
-    failure = Failure(key, stage, cell, sentence, now())
-    location.put(_failure_path(key), json.dumps(asdict(failure), indent=1).encode())
-    return failure
-
-
-def clear_failure(location: Location, key: str) -> None:
-    """Forget a failure."""
-    location.remove(_failure_path(key))
-
-
-def failures(location: Location) -> list[Failure]:
-    """All failures noted; a file that cannot be read counts as none."""
-    found = []
-    for path in location.files("failures"):
-        content = location.read(path)
-        try:
-            failure = Failure(**parse_json(content or b""))
-        except (ValueError, TypeError):
-            continue
-        is_text = all(isinstance(value, str) for value in asdict(failure).values())
-        if is_text and is_hex(failure.key) and path == _failure_path(failure.key):
-            found.append(failure)
-    return found
 
 
 def save_grid(
@@ -151,7 +127,14 @@ def save_grid(
     before it named is given up. The same holds while the key of any stage is not known.
     """
     path, planned = _grid_path(name), tuple(stages)
-    before = _note(path, location.read(path))
+    try:
+        content = location.read(path)
+    except StoreUnavailableError:
+        raise
+    except StoreAccessError as error:  # what it may know is not to be lost
+        location.require()
+        raise StoreError(_refused(path, error).sentence) from error
+    before = None if content is None else _decoded(name, content)
     note = renewed(before, GridNote(name, planned, file, now(), dict(settings or {})), whole)
     location.put(path, _encoded(note))
     return note
@@ -165,23 +148,51 @@ def renewed(before: GridNote | None, after: GridNote, whole: bool = True) -> Gri
 def forget_grid(location: Location, name: str) -> bool:
     """Forget a grid; whether there was a note of it. StoreError for what cannot be a name."""
     path = _grid_path(name)
-    there = location.read(path) is not None
+    there = location.exists(path)
     location.remove(path)
     return there
 
 
-def grid_notes(location: Location) -> dict[str, GridNote]:
-    """The notes of all grids by name; a file that cannot be read counts as none."""
-    notes = (_note(path, location.read(path)) for path in location.files("grids"))
-    return {note.name: note for note in notes if note is not None}
+def noted_grids(location: Location) -> NotedGrids:
+    """The notes of all grids by name, and those that cannot be read.
+
+    StoreUnavailableError where the store cannot be reached.
+    """
+    notes: dict[str, GridNote] = {}
+    unreadable: list[UnreadableNote] = []
+    for name in location.entries("grids"):
+        path = f"grids/{name}"
+        if not _FILE.fullmatch(path):
+            continue
+        match _found(location, path):
+            case GridNote() as note:
+                notes[note.name] = note
+            case UnreadableNote() as file:
+                unreadable.append(file)
+    return NotedGrids(notes, tuple(unreadable))
 
 
-def unreadable_grids(location: Location) -> list[str]:
-    """The files of notes that cannot be read: of what these grids need, nothing is known."""
-    contents = ((path, location.read(path)) for path in location.files("grids"))
-    return [
-        path for path, content in contents if content is not None and _note(path, content) is None
-    ]
+def _found(location: Location, path: str) -> GridNote | UnreadableNote | None:
+    """The note in a file, or why there is none; None if there is no such file."""
+    try:
+        content = location.read(path)
+    except StoreUnavailableError:
+        raise
+    except StoreAccessError as error:
+        return _refused(path, error)
+    if content is None:
+        return None
+    note = _decoded(_name_in(path), content)
+    if note is None:
+        advice = "run that grid again, or remove the file"
+        return UnreadableNote(path, "it is damaged", advice)
+    return note
+
+
+def _refused(path: str, error: StoreAccessError) -> UnreadableNote:
+    """A note that the system refuses to read."""
+    permit = "" if isinstance(error.__cause__, IsADirectoryError) else "permit it, or "
+    return UnreadableNote(path, error.reason, f"{permit}remove it and run that grid again")
 
 
 def _merged(before: GridNote, after: GridNote, whole: bool) -> GridNote:
@@ -260,11 +271,13 @@ def _encoded(note: GridNote) -> bytes:
     return json.dumps(content, separators=(",", ":")).encode()
 
 
-def _note(path: str, content: bytes | None) -> GridNote | None:
-    """A note read back, of this format or of the first, which had objects and no places."""
-    name = path.rsplit("/", 1)[-1].removesuffix(".json")
+def _decoded(name: str, content: bytes) -> GridNote | None:
+    """A note read back, of this format or of the first, which had objects and no places.
+
+    None for what is no such note.
+    """
     try:
-        grid = parse_json(content or b"")
+        grid = parse_json(content)
         if "words" in grid:
             words = grid["words"]
             stages = tuple(
@@ -291,6 +304,11 @@ def _is_sound(note: GridNote) -> bool:
     )
 
 
+def _name_in(path: str) -> str:
+    """The name of the grid that a file is of."""
+    return path.rsplit("/", 1)[-1].removesuffix(".json")
+
+
 def _grid_path(name: str) -> str:
     """Where a grid is noted; StoreError if its name cannot be a file's name."""
     if not _NAME.fullmatch(name):
@@ -299,8 +317,3 @@ def _grid_path(name: str) -> str:
             " underscores, a letter or digit first."
         )
     return f"grids/{name}.json"
-
-
-def _failure_path(key: str) -> str:
-    """Where a failure is noted."""
-    return f"failures/{key}.json"

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
 
 from pyarrow import NativeFile, fs
@@ -64,6 +65,8 @@ class Location:
     def parse(cls, location: str | Path) -> "Location":
         """A path or a URL (`s3://bucket/folder`, `file:///folder`, …); StoreError if neither."""
         address = os.fspath(location)
+        if not address.strip():
+            raise StoreError("The place of the store is empty: name a directory or a URL.")
         if "\0" in address:
             raise StoreError(
                 f"{address!r} cannot be the place of a store: it holds a NUL character."
@@ -126,7 +129,7 @@ class Location:
             try:
                 with (
                     reaching(relative, "read from", self.name),
-                    self.filesystem.open_input_file(self.path(relative)) as stream,
+                    self._opened(relative) as stream,
                 ):
                     file = self._told(relative, stream) if look else None
                     return stream.readall(), file
@@ -137,6 +140,13 @@ class Location:
                 if "GetObject" not in str(error.__cause__) or attempt + 1 == _ATTEMPTS:
                     raise
         raise AssertionError("unreachable")
+
+    def _opened(self, relative: str) -> NativeFile | FileIO:
+        """A file, open to be read; of a directory by the system, which says why it refuses."""
+        path = self.path(relative)
+        if self.is_local:
+            return open(path, "rb", buffering=0)
+        return self.filesystem.open_input_file(path)
 
     def _told(self, relative: str, stream: NativeFile) -> Listed | None:
         """What is known of an open file: what the store told on opening it, or tells now."""
@@ -178,10 +188,10 @@ class Location:
         """The files anywhere below a folder, sorted; temporary ones and others' are left out."""
         return [one.path for one in self.listing(folder, recursive=True)]
 
-    def entries(self) -> list[str]:
-        """Names directly in the root, hidden ones left out."""
-        selector = fs.FileSelector(self.root, allow_not_found=True)
-        with reaching("its folder", "read from", self.name):
+    def entries(self, folder: str = "") -> list[str]:
+        """The names directly in a folder, or in the root, sorted; hidden ones are left out."""
+        selector = fs.FileSelector(self.path(folder) if folder else self.root, allow_not_found=True)
+        with reaching(f"{folder}/" if folder else "its folder", "read from", self.name):
             found = self.filesystem.get_file_info(selector)
         return sorted(one.base_name for one in found if not one.base_name.startswith("."))
 
@@ -206,6 +216,20 @@ class Location:
                     found.append(os.path.relpath(path, self.root).replace(os.sep, "/"))
         return sorted(found)
 
+    def require(self) -> None:
+        """StoreUnavailableError if the store is gone: then nothing may be written."""
+        if not self.is_local and self._seen and time.monotonic() - self._seen[0] < _TRUSTED:
+            return  # nobody unmounts it
+        began = time.monotonic()
+        if not self.exists(MARKER):
+            raise StoreUnavailableError(
+                f"The store {self.name!r} is gone ({MARKER} is not there any more), and nothing was"
+                " written: bring it back where it was (mount it, move it), then run again.",
+                "it is gone",
+                "bring it back where it was (mount it, move it), then run again",
+            )
+        self._seen[:] = [began]
+
     def establish(self, content: bytes) -> None:
         """Make the folder, and put the store's marker there."""
         try:
@@ -220,13 +244,13 @@ class Location:
 
     def put(self, relative: str, content: bytes) -> None:
         """Write a file in one step, in place of one that is there."""
-        self._require()
+        self.require()
         with self._writing(relative):
             self._put(relative, content, durable=True)
 
     def put_lightly(self, relative: str, content: bytes) -> None:
         """The same, not flushed to disk: for what means nothing once this machine has failed."""
-        self._require()
+        self.require()
         with self._writing(relative):
             self._put(relative, content, durable=False)
 
@@ -236,7 +260,7 @@ class Location:
         On file systems without hard links and on object stores the last of several simultaneous
         writers wins instead of the first.
         """
-        self._require()
+        self.require()
         if not self.is_local:
             if self.exists(relative):
                 return False
@@ -267,20 +291,6 @@ class Location:
         except FileNotFoundError:
             return
 
-    def _require(self) -> None:
-        """StoreUnavailableError if the store is gone: then nothing may be written."""
-        if not self.is_local and self._seen and time.monotonic() - self._seen[0] < _TRUSTED:
-            return  # nobody unmounts it
-        began = time.monotonic()
-        if not self.exists(MARKER):
-            raise StoreUnavailableError(
-                f"The store {self.name!r} is gone ({MARKER} is not there any more), and nothing was"
-                " written: bring it back where it was (mount it, move it), then run again.",
-                "it is gone",
-                "bring it back where it was (mount it, move it), then run again",
-            )
-        self._seen[:] = [began]
-
     @contextmanager
     def _writing(self, relative: str) -> Iterator[None]:
         """Say what cannot be written, and that the store is gone where it went meanwhile."""
@@ -288,7 +298,7 @@ class Location:
             with reaching(relative, "written to", self.name):
                 yield
         except FileNotFoundError as error:
-            self._require()
+            self.require()
             raise StoreUnavailableError(
                 f"{relative} cannot be written to the store {self.name!r}: its folder was removed"
                 " meanwhile; run again.",

@@ -9,6 +9,7 @@ import platform
 import socket
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 
 _DISTRIBUTIONS = ("circuit-grid", "torch", "transformer_lens", "pyarrow")
@@ -48,13 +49,19 @@ def provenance(
 
 def versions() -> dict[str, str]:
     """Versions of what makes the numbers; what is not installed is left out."""
-    found = {"python": platform.python_version()}
+    return dict(_installed())
+
+
+@lru_cache(maxsize=1)
+def _installed() -> tuple[tuple[str, str], ...]:
+    """The names and versions, which this process has looked for once: that takes milliseconds."""
+    found = [("python", platform.python_version())]
     for name in _DISTRIBUTIONS:
         try:
-            found[name] = version(name)
+            found.append((name, version(name)))
         except PackageNotFoundError:
             continue
-    return found
+    return tuple(found)
 
 
 def now() -> str:

@@ -19,8 +19,9 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from data.access import reaching
 from data.artifact import Artifact
-from data.errors import StoreAccessError, StoreError
+from data.errors import StoreAccessError, StoreError, StoreUnavailableError
 from data.location import Location
 from data.schema import SCHEMA_VERSION, Table
 from data.states import sizes_of
@@ -149,26 +150,37 @@ def _written(
 
 
 def _opened(location: Location, path: str) -> Segment | None:
-    """A segment, if it is whole; its file stays open, so that it may be replaced meanwhile."""
+    """A segment, if it is whole; its file stays open, so that it may be replaced meanwhile.
+
+    One that may not be read is of no use, as one that is gone. StoreUnavailableError where the
+    store cannot be reached.
+    """
     try:
-        if location.is_local:
-            file = pa.OSFile(location.path(path))
-        else:
-            content = location.read(path)
-            if content is None:
-                return None
-            file = pa.BufferReader(content)
-    except FileNotFoundError:
+        with reaching(path, "read from", location.name):
+            file = _file(location, path)
+            digest = hashlib.sha256()
+            while piece := file.read(_PIECE):
+                digest.update(piece)
+            file.seek(0)
+    except StoreUnavailableError:
+        raise
+    except (FileNotFoundError, StoreAccessError):
         return None
-    digest = hashlib.sha256()
-    while piece := file.read(_PIECE):
-        digest.update(piece)
-    file.seek(0)
     if not path.endswith(f"-{digest.hexdigest()}.parquet"):
         file.close()
         return None
     metadata = pq.read_metadata(file).metadata or {}
     return Segment(path, file, json.loads(metadata[_MEMBERS]))
+
+
+def _file(location: Location, path: str) -> pa.NativeFile:
+    """A file, open; FileNotFoundError if there is none."""
+    if location.is_local:
+        return pa.OSFile(location.path(path))
+    content = location.read(path)
+    if content is None:
+        raise FileNotFoundError(path)
+    return pa.BufferReader(content)
 
 
 def _size(path: str) -> int:

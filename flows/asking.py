@@ -6,23 +6,18 @@ import json
 import math
 import sys
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Literal
 
 import pyarrow as pa
 import pyarrow.csv
 from rich.console import Console
 from rich.markup import escape
-from rich.measure import Measurement
-from rich.table import Table
 
 from data import Catalog
 from flows.errors import GridError
-from flows.wrapping import counted
+from flows.showing import show_table
 
 Format = Literal["table", "csv", "json"]
-_LEAST_WIDTH = 12  # of a column of words
-_LONGEST_LINE = 10_000
 
 
 def parameters_of(values: list[str]) -> dict[str, object]:
@@ -69,56 +64,7 @@ def show_rows(rows: pa.Table, form: Format, console: Console) -> None:
     elif form == "json":
         print(json.dumps(_finite(rows.to_pylist()), default=str, ensure_ascii=False, indent=1))
     else:
-        _show_table(rows, console)
-
-
-def _show_table(rows: pa.Table, console: Console) -> None:
-    """Rows for eyes: what is the same in all of them stands above, what is empty is left out.
-
-    Words are folded to the terminal's width, but no further than to `_LEAST_WIDTH`: lines that are
-    still too long run on.
-    """
-    values = {name: rows[name].to_pylist() for name in rows.column_names}
-    same = {
-        name: column[0]
-        for name, column in values.items()
-        if rows.num_rows > 1 and all(value == column[0] for value in column)
-    }
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    varying = [field for field in rows.schema if field.name not in same]
-    for field in varying:
-        number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
-        longest = max((len(_shown(one)) for one in values[field.name]), default=0)
-        table.add_column(
-            field.name,
-            justify="right" if number else "left",
-            overflow="fold",
-            min_width=None if number else min(_LEAST_WIDTH, longest),
-            no_wrap=number or pa.types.is_boolean(field.type),
-        )
-    for row in rows.to_pylist():
-        table.add_row(*(escape(_shown(row[field.name])) for field in varying))
-    said = [f"{name} {_shown(value)}" for name, value in same.items() if value is not None]
-    if said and varying:
-        console.print(escape(", ".join(said)), highlight=False, style="dim")
-    boundless = console.options.update(max_width=_LONGEST_LINE)
-    needed = Measurement.get(console, boundless, table).minimum
-    if needed > console.width:
-        table.width = needed
-    console.print(table, crop=False)
-    console.print(f"[dim]{counted(rows.num_rows, 'row')}[/]", highlight=False)
-
-
-def _shown(value: object) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, datetime):
-        return value.isoformat(" ", "seconds")
-    if isinstance(value, float):
-        return f"{value:z.4g}"
-    if isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef"):
-        return value[:12]
-    return str(value)
+        show_table(rows, console)
 
 
 def _plain(rows: pa.Table) -> pa.Table:

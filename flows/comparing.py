@@ -28,7 +28,7 @@ def side_of(name: str, store: str) -> Side:
 
     Raises GridError where there is neither, and `circuits.InterchangeError` for a malformed file.
     """
-    if Path(name).suffix or "/" in name:
+    if Path(name).suffix or "/" in name or Path(name).exists():
         from circuits.interchange import load_circuit_file
 
         found = load_circuit_file(name)

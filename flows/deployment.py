@@ -1,10 +1,11 @@
 """Grids by the clock: the flow that a Prefect deployment runs, and the process that serves one.
 
 A scheduled run is a flow run of a Prefect server that stays. It reads the grid's file anew, runs
-what is missing and reuses the rest; where nothing is missing it says so and ends. A deployment has
-one run at a time: one that falls due while another is still going is cancelled, for the other does
-its work. Whoever ends the serving process pauses the schedule and cancels a run in progress; what
-that finished is kept, and the next run goes on from there.
+what is missing and reuses the rest; where nothing is missing it says so and ends. The grid itself
+is a flow run `circuit-grid` within it, as it is by hand. A deployment has one run at a time: one
+that falls due while another is still going is cancelled, for the other does its work, and the
+serving process says so. Whoever ends that process pauses the schedule and cancels a run in
+progress; what it finished is kept, and the next run goes on from there.
 """
 
 from __future__ import annotations
@@ -19,20 +20,35 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from zoneinfo import available_timezones
+from uuid import UUID
 
+import httpx
 from prefect import flow
 from prefect import runtime as prefect_runtime
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterName,
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterExpectedStartTime,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
 from prefect.client.schemas.objects import (
     ConcurrencyLimitConfig,
     ConcurrencyLimitStrategy,
     State,
+    StateType,
 )
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.deployments.runner import RunnerDeployment
 from prefect.runner import Runner as Server
-from prefect.schedules import Cron, Interval, Schedule
+from prefect.schedules import Schedule
 from prefect.states import Failed
 from prefect.types.entrypoint import EntrypointType
 
@@ -40,17 +56,16 @@ from data import Store, StoreError
 from data.address import has_secrets, shown
 from flows.errors import GridError
 from flows.grid import run_grid, state_of
-from flows.quantities import seconds
 from flows.reading import read_grid
 from flows.server import ServerError, is_reachable
 from flows.settings import own_server
 from flows.terminal import LineWatcher
+from flows.timetable import next_run
 from flows.wrapping import say
 
-LEAST_SECONDS = 10  # between two runs: how often the serving process asks for runs that are due
 _NOT_IN_NAMES = "/%&<>"
 _SECONDS_BETWEEN_LOOKS = 5.0
-_SECONDS_TO_FIRST = 5.0
+_BUSY = "concurrency limit reached"  # why Prefect cancels a run while another is going
 _SECONDS_TO_STOP = 45.0
 
 NO_SERVER = (
@@ -70,9 +85,9 @@ if "PREFECT__FLOW_RUN_ID" in os.environ:  # this process was started for one sch
 
 
 def _name_of_run() -> str:
-    """The grid's file and when the run was due."""
+    """The grid's file and when the run was due: the run within it has the grid's name alone."""
     due = prefect_runtime.flow_run.scheduled_start_time
-    return f"{Path(prefect_runtime.flow_run.parameters['grid']).stem}, {due:%Y-%m-%d %H:%M:%S}"
+    return f"{Path(prefect_runtime.flow_run.parameters['grid']).stem}, due {due:%Y-%m-%d %H:%M:%S}"
 
 
 @flow(name="scheduled-grid", flow_run_name=_name_of_run)
@@ -105,6 +120,17 @@ def scheduled_grid(
     return state
 
 
+def check_server() -> None:
+    """ServerError where nobody keeps a Prefect server, or it does not answer."""
+    if own_server() is None:
+        raise ServerError(NO_SERVER)
+    if not is_reachable(str(own_server())):
+        raise ServerError(
+            f"nothing answers at {own_server()}, where PREFECT_API_URL says that your Prefect "
+            f"server is: start it (`prefect server start`)"
+        )
+
+
 def store_of(store: str) -> str:
     """A store as a deployment may name it: an absolute path, or a URL without secrets.
 
@@ -119,61 +145,6 @@ def store_of(store: str) -> str:
         )
     location = Store.open(store).location
     return location.root if location.is_local else store
-
-
-def interval_of(every: str) -> timedelta:
-    """An interval such as `90s`, `15m` or `1.5h`; GridError for anything else."""
-    try:
-        length = seconds(every)
-    except ValueError as error:
-        raise GridError(f"--every {every}: {error}") from None
-    if length < LEAST_SECONDS:
-        raise GridError(f"--every {every}: must be {LEAST_SECONDS}s at least")
-    return timedelta(seconds=length)
-
-
-def schedule_of(cron: str | None, every: str | None, timezone: str | None) -> Schedule:
-    """The schedule that is asked for; GridError where it is none, or never fires.
-
-    Cron is read in a timezone such as `Europe/Berlin`, UTC unless given; an interval begins now.
-    """
-    if (cron is None) == (every is None):
-        raise GridError('say when: --cron "0 2 * * *" or --every 15m, one of them')
-    if every is not None:
-        if timezone is not None:
-            raise GridError("--timezone goes with --cron: an interval is the same everywhere")
-        first = datetime.now(UTC) + timedelta(seconds=_SECONDS_TO_FIRST)
-        return Interval(interval_of(every), anchor_date=first)
-    assert cron is not None
-    if timezone is not None and timezone not in available_timezones():
-        raise GridError(f"--timezone {timezone}: no such timezone; write it as Europe/Berlin")
-    try:
-        schedule = Cron(cron, timezone=timezone or "UTC")
-        fires = next_run(schedule) is not None
-    except ValueError:
-        raise GridError(
-            f'--cron "{cron}": not a cron expression; it has five fields, minute, hour, day of '
-            f'month, month and day of week: "0 2 * * *" is every night at two'
-        ) from None
-    if not fires:
-        raise GridError(f'--cron "{cron}": there is no such date, it would never run')
-    return schedule
-
-
-def next_run(schedule: Schedule) -> datetime | None:
-    """When a schedule fires next; None if it never does."""
-    from prefect.server.schemas.schedules import CronSchedule, IntervalSchedule
-
-    form: CronSchedule | IntervalSchedule
-    if schedule.cron is not None:
-        form = CronSchedule(cron=schedule.cron, timezone=schedule.timezone)
-    else:
-        form = IntervalSchedule(interval=schedule.interval, anchor_date=schedule.anchor_date)
-    try:
-        dates = asyncio.run(form.get_dates(1))
-    except ValueError:  # it looked through the years to come
-        return None
-    return dates[0] if dates else None
 
 
 @dataclass
@@ -192,6 +163,7 @@ class Service:
     _loop: asyncio.AbstractEventLoop | None = field(default=None, init=False)
     _error: BaseException | None = field(default=None, init=False)
     _ended: threading.Event = field(default_factory=threading.Event, init=False)
+    _passed_over: set[UUID] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
         if banned := next((one for one in _NOT_IN_NAMES if one in self.name), None):
@@ -202,13 +174,7 @@ class Service:
 
         ServerError where there is no server that stays, or it does not answer at first.
         """
-        if own_server() is None:
-            raise ServerError(NO_SERVER)
-        if not is_reachable(str(own_server())):
-            raise ServerError(
-                f"nothing answers at {own_server()}, where PREFECT_API_URL says that your Prefect "
-                f"server is: start it (`prefect server start`)"
-            )
+        check_server()
         while True:
             self._ended.clear()
             threading.Thread(target=self._serve_once, name="schedule", daemon=True).start()
@@ -243,7 +209,21 @@ class Service:
 
     async def _start(self, due: datetime | None) -> None:
         self._loop = asyncio.get_running_loop()
-        deployment = await scheduled_grid.ato_deployment(
+        deployment = await self.deployed()
+        self._server = Server(name=self.name, query_seconds=_SECONDS_BETWEEN_LOOKS, limit=None)
+        await self._server.aadd_deployment(deployment)
+        self.tell(
+            f"serving {deployment.full_name} at {own_server()}; next run {due:%Y-%m-%d %H:%M:%S %Z}"
+        )
+        listening = asyncio.create_task(self._listen(datetime.now(UTC)))
+        try:
+            await self._server.start()
+        finally:
+            listening.cancel()
+
+    async def deployed(self) -> RunnerDeployment:
+        """The deployment, which has one run at a time."""
+        return await scheduled_grid.ato_deployment(
             self.name,
             schedule=self.schedule,
             parameters=self.parameters,
@@ -253,12 +233,37 @@ class Service:
             description=f"What is missing of {self.parameters['grid']}.",
             entrypoint_type=EntrypointType.MODULE_PATH,
         )
-        self._server = Server(name=self.name, query_seconds=_SECONDS_BETWEEN_LOOKS, limit=None)
-        await self._server.aadd_deployment(deployment)
-        self.tell(
-            f"serving {deployment.full_name} at {own_server()}; next run {due:%Y-%m-%d %H:%M:%S %Z}"
-        )
-        await self._server.start()
+
+    async def _listen(self, since: datetime) -> None:
+        """Say of every run that Prefect cancels, because another is still going, that it does."""
+        while True:
+            await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
+            with contextlib.suppress(httpx.HTTPError):  # it may come back
+                await self.tell_of_cancelled(since)
+
+    async def tell_of_cancelled(self, since: datetime) -> None:
+        """Say of the runs due since then that were cancelled while another was going; once each."""
+        async with get_client() as client:
+            found = await client.read_flow_runs(
+                deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=[self.name])),
+                flow_filter=FlowFilter(name=FlowFilterName(any_=[scheduled_grid.name])),
+                flow_run_filter=FlowRunFilter(
+                    state=FlowRunFilterState(
+                        type=FlowRunFilterStateType(any_=[StateType.CANCELLED])
+                    ),
+                    expected_start_time=FlowRunFilterExpectedStartTime(after_=since),
+                ),
+                sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+            )
+        for run in reversed(found):
+            if run.id in self._passed_over or _BUSY not in str(run.state and run.state.message):
+                continue
+            self._passed_over.add(run.id)
+            assert run.expected_start_time is not None
+            self.tell(
+                f"the run due {run.expected_start_time:%Y-%m-%d %H:%M:%S %Z} was cancelled: the "
+                f"one before it is still going, and does its work"
+            )
 
     def _stop(self) -> None:
         """Cancel a run in progress and pause the schedule; waits for that, not for ever."""

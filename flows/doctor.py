@@ -185,30 +185,33 @@ def _artifacts(store: Store, quick: bool) -> Iterator[Finding]:
             advice = "the next run rebuilds it if a grid needs it; `circuit-grid clean` removes it"
             yield Finding(False, f"{one.path} is damaged: {one.reason}", advice)
         if len(damaged) > _SHOWN:
-            yield Finding(False, f"and {len(damaged) - _SHOWN:,} more damaged artifacts")
+            yield Finding(False, f"and {counted(len(damaged) - _SHOWN, 'more damaged artifact')}")
     if disagreeing:
         advice = f"remove the folder {store.location.path('index')}: it is made anew"
-        what = f"{len(disagreeing):,} artifacts are not what they are known as"
+        what = f"{counted(len(disagreeing), 'artifact')} not as the index knows them"
         yield Finding(False, f"{what}, first {disagreeing[0]}", advice)
     if not damaged and not disagreeing:
-        yield Finding(True, f"{number:,} artifacts{read}; the index agrees")
+        yield Finding(True, f"{counted(number, 'artifact')}{read}; the index agrees")
     store.save_index()
     if store.outdated:
         kinds = Counter(one.path.split("/")[0] for one in store.outdated)
         named = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-        sentence = f"{len(store.outdated):,} artifacts are of older tables ({named})"
+        sentence = f"{counted(len(store.outdated), 'artifact')} of older tables ({named})"
         yield Finding(True, sentence, "the next run builds those anew that its grid needs")
 
 
 def _grids(store: Store, quick: bool) -> Iterator[Finding]:
     """The notes of grids can be read; what they do not need."""
-    for path in store.unreadable_grids():
-        advice = "run that grid again, or remove the file"
-        yield Finding(False, f"{path} cannot be read", advice)
+    notes, unreadable = store.noted_grids()
+    for one in unreadable:
+        what = (
+            f"{one.path} cannot be read ({one.reason}): what grid {one.grid!r} needs is not known"
+        )
+        yield Finding(False, what, one.advice)
     found = look_over(store)
     counts = Counter(one.reason for one in found.removals)
     named = ", ".join(f"{count:,} {reason}" for reason, count in sorted(counts.items()))
-    grids = counted(len(store.grids()), "grid")
+    grids = counted(len(notes), "grid")
     if counts:
         sentence = f"{grids}; {named}, {_amount(found.n_bytes)}"
         yield Finding(True, sentence, "`circuit-grid clean --dry-run` shows them")
@@ -221,7 +224,7 @@ def _leases(store: Store, quick: bool) -> Iterator[Finding]:
     live = store.leases()
     if live:
         hosts = ", ".join(sorted({f"{one.host} ({one.pid})" for one in live}))
-        yield Finding(True, f"{len(live)} stages are being done now, by {hosts}")
+        yield Finding(True, f"{counted(len(live), 'stage')} being done now, by {hosts}")
     key = stage_key("doctor", 1, {"time": time.time_ns()}, {})
     other = Store.open(store.location.address, create=False)
     try:

@@ -17,10 +17,10 @@ import pyarrow as pa
 from circuits.errors import CircuitError
 from circuits.memory import at_most, is_out_of_memory, let_go
 from data import StoreError, provenance
-from data.errors import StoreUnavailableError
-from flows.errors import GridError, StageError
+from data.errors import ArtifactLostError, StoreUnavailableError
+from flows.errors import GridError, Lost, StageError
 from flows.measuring import measured
-from flows.plan import finished
+from flows.plan import finished, read_through
 from flows.runner import Done, Order
 from flows.workbench import Workbench, workbench
 from tasks import TaskError
@@ -48,9 +48,11 @@ def carry_out(order: Order, in_worker: bool = False) -> Done | None:
 def _told(error: BaseException) -> StageError:
     """What people and the dispatcher are told of an error."""
     if isinstance(error, StageError):
-        return StageError(error.sentence, error.story, error.may_pass)
+        return StageError(error.sentence, error.story, error.may_pass, error.lost)
     if is_out_of_memory(error):
         return StageError(f"there was not memory enough ({_said(error)})", may_pass=True)
+    if isinstance(error, ArtifactLostError):
+        return StageError(str(error), lost=Lost(error.kind, error.key, error.reason))
     if isinstance(error, TaskError | CircuitError | StoreError | GridError):
         return StageError(str(error), may_pass=isinstance(error, StoreUnavailableError))
     story = "".join(traceback.format_exception(error))
@@ -75,6 +77,8 @@ def _carry_out(order: Order) -> Done | None:
     if lease is None:
         return None
     with lease:
+        if order.doubted:
+            read_through(bench.store, stage)
         found = finished(bench.store, stage)  # another process may just have finished it
         if found is not None:
             return Done(found, reused=True)

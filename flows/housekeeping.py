@@ -17,75 +17,21 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Literal, get_args
-
-from rich.console import Console
-from rich.table import Table
+from dataclasses import replace
 
 from data import GridNote, Store
-from data.leases import Lease
-from data.ledger import is_run
+from data.leases import CLAIM, Lease
 from data.location import Listed
 from data.marker import version_of
+from data.runs import is_run
 from data.schema import SCHEMA_VERSION, TABLES
 from data.states import files_of
+from flows.cleaning import REASONS, Cleaning, Reason, Removal
 from flows.errors import GridError
 
-Reason = Literal["stale", "unreferenced", "leftover"]
-REASONS: tuple[Reason, ...] = get_args(Reason)
 GRACE = 3600.0  # seconds for which what no grid names stays
 _SECONDS_BETWEEN_LOOKS = 1.0
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _NOTED = ("failures", "grids", "leases", "index")
-
-
-@dataclass(frozen=True)
-class Removal:
-    """Files to be removed, as one or not at all: why, what they are, their paths and bytes."""
-
-    reason: Reason
-    kind: str
-    key: str | None
-    paths: tuple[str, ...]
-    n_bytes: int
-
-
-@dataclass(frozen=True)
-class Cleaning:
-    """What is to be removed, grids to be forgotten, and what stays for reasons worth a word."""
-
-    removals: tuple[Removal, ...]
-    forgotten: tuple[str, ...] = ()
-    young: int = 0
-    unreadable: tuple[str, ...] = ()
-    running: tuple[str, ...] = ()  # runs for the sake of which all artifacts stay
-
-    @property
-    def n_bytes(self) -> int:
-        """Bytes of all files to be removed."""
-        return sum(one.n_bytes for one in self.removals)
-
-
-def seconds_of(age: str) -> float:
-    """The seconds of an age as `90m`, `12h`, `30d` or `2w`; GridError for anything else."""
-    number, unit = age.strip()[:-1], age.strip()[-1:]
-    try:
-        seconds = float(number) * _UNITS[unit]
-    except (ValueError, KeyError):
-        seconds = float("nan")
-    if not 0 <= seconds < float("inf"):
-        raise GridError(f"{age!r} is no age: say 90m, 12h, 30d or 2w")
-    return seconds
-
-
-def reasons_of(names: Iterable[str]) -> tuple[Reason, ...]:
-    """The reasons that are meant; GridError for what is none."""
-    chosen = tuple(names)
-    for name in chosen:
-        if name not in REASONS:
-            raise GridError(f"{name!r} is nothing that can be removed: say {', '.join(REASONS)}")
-    return tuple(reason for reason in REASONS if reason in chosen)
 
 
 def look_over(
@@ -99,11 +45,10 @@ def look_over(
     `forget` are grids that count as none, `older_than` (seconds) is how old files must be at least.
     GridError for a grid that is not there or is being run.
     """
-    notes = store.grid_notes()
+    notes, unreadable = store.noted_grids()
     _check_forgotten(store, notes, forget)
     gone = frozenset[str]().union(*(notes[name].needed for name in forget))
     notes = {name: note for name, note in notes.items() if name not in forget}
-    unreadable = tuple(store.unreadable_grids())
     claims = store.location.listing("leases")
     leased = {lease.key for lease in store.leases()}
     running = _running(store, (*notes, *forget))
@@ -135,7 +80,8 @@ def look_over(
             paths, size = tuple(one.path for one in files), sum(one.size for one in files)
             removals.append(Removal(reason, kind, key, paths, size))
     if "leftover" in reasons:
-        removals += _leftovers(store, notes.values(), leased, claims, least, bool(unreadable))
+        dead = _dead_claims(store, claims, leased, older_than)
+        removals += [*dead, *_leftovers(store, notes.values(), leased, least, bool(unreadable))]
     return Cleaning(tuple(removals), tuple(forget), young, unreadable, running)
 
 
@@ -204,7 +150,8 @@ def _running(store: Store, grids: Iterable[str]) -> tuple[str, ...]:
         return ()
     ages: dict[str, float] = {}
     for claim in store.location.listing("leases"):
-        ages[claim.path.split("/")[-1].split(".")[0]] = _age([claim])
+        if match := CLAIM.fullmatch(claim.path):
+            ages[match["key"]] = _age([claim])
     names = tuple(grids)
     found = []
     for one in runs:
@@ -252,25 +199,34 @@ def _stale(notes: Iterable[GridNote]) -> frozenset[str]:
     return frozenset[str]().union(*(note.stale for note in notes))
 
 
+def _dead_claims(
+    store: Store, claims: Iterable[Listed], leased: Collection[str], older_than: float | None
+) -> Iterator[Removal]:
+    """Claims of processes that are known to have ended, or that have said nothing for an hour."""
+    known = set(store.dead_claims())
+    for claim in claims:
+        match = CLAIM.fullmatch(claim.path)
+        if match is None:
+            continue  # not the store's
+        is_dead = claim.path in known or (match["key"] not in leased and _age([claim]) >= GRACE)
+        if is_dead and _age([claim]) >= (older_than or 0.0):
+            yield Removal("leftover", "dead leases", None, (claim.path,), claim.size)
+
+
 def _leftovers(
     store: Store,
     notes: Iterable[GridNote],
     leased: Collection[str],
-    claims: Iterable[Listed],
     least: float,
     unreadable: bool,
 ) -> Iterator[Removal]:
-    """Files that belong to nothing: of killed writers, dead claims, lost failures, old indexes."""
+    """Files that belong to nothing: of killed writers, lost failures, old indexes."""
     place = store.location
     folders = (*TABLES, *_NOTED)
     for path in place.leftovers(max(least, GRACE)):
         if path.split("/")[0] in folders or path.startswith(".store.json."):
             (info,) = place.info(path)
             yield Removal("leftover", "temporary files", None, (path,), info.size or 0)
-    for claim in claims:
-        key = claim.path.split("/")[-1].split(".")[0]
-        if key not in leased and _age([claim]) >= least:
-            yield Removal("leftover", "dead leases", None, (claim.path,), claim.size)
     current = f"index/{SCHEMA_VERSION}/"
     for file in place.listing("index", recursive=True):
         if not file.path.startswith(current) and _age([file]) >= least:
@@ -311,40 +267,3 @@ def _age(files: Iterable[Listed]) -> float:
     times = [file.mtime_ns for file in files]
     known = [one for one in times if one is not None]
     return time.time() - max(known) / 1e9 if len(known) == len(times) else 0.0
-
-
-def show_cleaning(cleaning: Cleaning, console: Console, done: bool) -> None:
-    """Print what was removed, or each file that would be, and how many bytes by reason and kind."""
-    if not done:
-        for one in cleaning.removals:
-            for path in one.paths:
-                console.print(f"{one.reason:13}{path}", highlight=False, soft_wrap=True)
-        for name in cleaning.forgotten:
-            console.print(f"{'grid':13}grids/{name}.json", highlight=False, soft_wrap=True)
-    counts: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for one in cleaning.removals:
-        counts[one.reason, one.kind].append(one.n_bytes)
-    if counts:
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        table.add_column("removed" if done else "to be removed")
-        table.add_column("kind")
-        table.add_column("number", justify="right")
-        table.add_column("bytes", justify="right")
-        for (reason, kind), sizes in sorted(counts.items()):
-            table.add_row(reason, kind, f"{len(sizes):,}", f"{sum(sizes):,}")
-        console.print(table)
-    what = "removed" if done else "would be removed"
-    sentences = [f"{len(cleaning.removals):,} things, {cleaning.n_bytes:,} bytes {what}"]
-    if cleaning.young:
-        sentences.append(f"{cleaning.young:,} too young to be removed are kept")
-    for name in cleaning.forgotten:
-        sentences.append(f"grid {name!r} {'is' if done else 'would be'} forgotten")
-    for run in cleaning.running:
-        sentences.append(f"{run}: all artifacts are kept while it lasts")
-    for path in cleaning.unreadable:
-        sentences.append(
-            f"{path} cannot be read, so what it needs is not known and all artifacts are kept:"
-            " run that grid again, or remove the file"
-        )
-    for sentence in sentences:
-        console.print(sentence, highlight=False, soft_wrap=True, markup=False)

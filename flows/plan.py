@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
 from circuits.errors import CircuitError
 from data import Artifact, PlannedStage, Store, StoreError, place_id, stage_key
-from data.errors import StoreUnavailableError
+from data.errors import ArtifactLostError, StoreUnavailableError
 from data.schema import companions
 from flows.config import Cell, GridConfig
 from flows.errors import GridError
@@ -44,13 +45,25 @@ def finished(store: Store, stage: Stage) -> Found | None:
     if stage.key is None:
         return None
     found: dict[str, Artifact] = {}
-    for kind in stage.kinds:
-        for one in (*companions(kind), kind):
-            artifact = store.find(one, stage.key)
-            if artifact is None:
-                return None
-            found[one] = artifact
+    for kind in _tables_of(stage):
+        artifact = store.find(kind, stage.key)
+        if artifact is None:
+            return None
+        found[kind] = artifact
     return found
+
+
+def read_through(store: Store, stage: Stage) -> None:
+    """Read all that is there of a stage, so that what is damaged is found by `finished`."""
+    assert stage.key is not None
+    for kind in _tables_of(stage):
+        with suppress(ArtifactLostError):
+            store.read(kind, stage.key)
+
+
+def _tables_of(stage: Stage) -> tuple[str, ...]:
+    """The tables that a stage writes, companions before those they belong to."""
+    return tuple(one for kind in stage.kinds for one in (*companions(kind), kind))
 
 
 def make_plan(config: GridConfig, bench: Workbench, identities: Identities) -> Plan:

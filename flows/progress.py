@@ -116,8 +116,11 @@ class Watcher:
             underway.left = self._missing_of(one)
 
     def turn_started(self, turn: Turn) -> None:
-        """A turn of the grid begins: a cell, or what needs several."""
-        number = len(self._over) + len(self.turns) + 1
+        """A turn of the grid begins, perhaps anew: a cell, or what needs several."""
+        before = self.of(turn)
+        for stage, _ in list(before.running.values()):
+            self._stops(before, stage)
+        number = len(self._over | {*self.turns, turn})
         self.turns[turn] = Underway(number, left=self._missing_of(turn))
 
     def stage_started(self, turn: Turn, stage: Stage) -> None:
@@ -170,15 +173,17 @@ class Watcher:
     def turn_ended(self, turn: Turn) -> None:
         """A turn is finished, or has failed."""
         underway = self.of(turn)
-        self.n_there += isinstance(turn, Cell) and underway.was_there and not underway.waited
         for stage, _ in list(underway.running.values()):
             self._stops(underway, stage)
+        self.turns.pop(turn, None)
+        if turn in self._over:  # it was walked once more, for what was lost
+            return
+        self.n_there += isinstance(turn, Cell) and underway.was_there and not underway.waited
         for stage in self.plan.missing[turn]:
             place = self._place(stage)
             self._wanted[place] -= 1
             if not self._wanted[place]:
                 self._take_off(place)
-        self.turns.pop(turn, None)
         self._over.add(turn)
 
     def ended(self) -> None:

@@ -32,7 +32,7 @@ from flows.logs import LOGGER
 from flows.settings import has_own_server
 
 if TYPE_CHECKING:
-    from flows.grid import Run
+    from flows.run import Run
 
 SECONDS_BETWEEN_UPDATES = 5.0
 MOST_PICTURES = 6

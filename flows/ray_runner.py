@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.location import Location
-from flows.errors import GridError, WorkerDiedError
+from flows.errors import GridError
 from flows.runner import HOST, Done, Order, Runner
 from flows.settings import own_server
 
@@ -49,10 +49,10 @@ import ray  # noqa: E402 - Ray reads its settings when it is imported
 from prefect.task_runners import TaskRunner  # noqa: E402
 from prefect_ray import RayTaskRunner  # noqa: E402
 from prefect_ray.context import remote_options  # noqa: E402
-from prefect_ray.task_runners import PrefectRayFuture  # noqa: E402
 
 from flows.ray_cluster import check_address, check_workers  # noqa: E402
 from flows.ray_marks import Marks, marked  # noqa: E402
+from flows.ray_travel import RayFuture, Sealed  # noqa: E402
 
 if TYPE_CHECKING:
     from prefect import Task
@@ -61,14 +61,6 @@ if TYPE_CHECKING:
 GPUS, CORES = "gpus", "cores"  # places of stages that run a model
 _SECONDS_BETWEEN_LOOKS = 5.0  # at what the cluster has
 _OBJECTS_BYTES = 100 * 2**20  # names and keys travel, never tensors
-_DEATHS = (
-    ray.exceptions.WorkerCrashedError,
-    ray.exceptions.NodeDiedError,
-    ray.exceptions.OutOfMemoryError,
-    ray.exceptions.LocalRayletDiedError,
-    ray.exceptions.ObjectLostError,
-    ray.exceptions.TaskCancelledError,
-)
 
 
 class RayRunner(Runner):
@@ -253,9 +245,8 @@ class RayRunner(Runner):
         with marked(order.mark):
             return carry_out(order.order)
 
-    def submit(self, task: Task[Any, Any], order: Order) -> PrefectFuture[Any]:
-        """Hand it to Ray, with what its place needs."""
-        place = self.place_of(None if order.stage.runs is None else order.stage.runs.device)
+    def options_at(self, place: str) -> dict[str, Any]:
+        """What Ray is asked for to do a stage at a place."""
         options: dict[str, Any] = {"num_cpus": 0, "max_retries": 0, "max_calls": 0}
         if place == GPUS:
             options["num_gpus"] = 1
@@ -266,10 +257,15 @@ class RayRunner(Runner):
             # GPU does nothing else. Those of a local cluster's cores have that of the cluster.
             mine = {"OMP_NUM_THREADS": str(self.threads), "CIRCUIT_GRID_PLACE": place}
             options["runtime_env"] = {"env_vars": mine}
+        return options
+
+    def submit(self, task: Task[Any, Any], order: Order) -> PrefectFuture[Any]:
+        """Hand it to Ray, with what its place needs."""
+        place = self.place_of(None if order.stage.runs is None else order.stage.runs.device)
         location = Location.parse(order.location)
         if location.is_local:  # workers have working directories of their own
             order = replace(order, location=location.root)
-        with remote_options(**options):
+        with remote_options(**self.options_at(place)):
             sealed = Sealed(order, self._marks.new())
             submitted = task.submit(sealed)
         future = RayFuture(submitted.task_run_id, submitted.wrapped_future)
@@ -294,19 +290,20 @@ class RayRunner(Runner):
 
         A session with Ray that this process had before is left as it was.
         """
-        if self._closed or not ray.is_initialized():
+        if self._closed:
             return
         self._closed = True
-        with self._noting:
-            running = list(self._running)
-        for future in running:
-            self.abandon(future)
-        if self._home is None:
-            with suppress(ray.exceptions.RayError):  # the cluster may have gone
-                self._marks.clear()
-        if self._is_mine:
-            ray.shutdown()
-        if self._home is not None:
+        if ray.is_initialized():
+            with self._noting:
+                running = list(self._running)
+            for future in running:
+                self.abandon(future)
+            if self._home is None:
+                with suppress(ray.exceptions.RayError):  # the cluster may have gone
+                    self._marks.clear()
+            if self._is_mine:
+                ray.shutdown()
+        if self._home is not None:  # also of a cluster that did not start
             shutil.rmtree(self._home, ignore_errors=True)
 
     def _forget(self, future: RayFuture) -> None:
@@ -325,36 +322,6 @@ class Decided:
     gpus: bool
     threads: int
     inherited: int | None
-
-
-class Sealed:
-    """An order in which Prefect looks for no futures, and the mark that its worker leaves."""
-
-    def __init__(self, order: Order, mark: str) -> None:
-        self.order = order
-        self.mark = mark
-
-
-class RayFuture(PrefectRayFuture[Any]):
-    """A stage on its way; one whose worker died says so as any other runner's would."""
-
-    mark: str
-
-    def result(self, timeout: float | None = None, raise_on_failure: bool = True) -> Any:
-        """What the stage came to, or raises what it raised; WorkerDiedError without an answer."""
-        try:
-            return super().result(timeout, raise_on_failure)
-        except _DEATHS as error:
-            raise WorkerDiedError(_obituary(error)) from None
-
-
-def _obituary(error: Exception) -> str:
-    match error:
-        case ray.exceptions.OutOfMemoryError():
-            return "the worker that did it was ended by Ray: its machine ran out of memory"
-        case ray.exceptions.NodeDiedError() | ray.exceptions.LocalRayletDiedError():
-            return "the machine that did it left the Ray cluster"
-    return "the worker process that did it ended"
 
 
 def _threads_said() -> int | None:

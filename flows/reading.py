@@ -86,13 +86,16 @@ def _explain(document: Document, error: Any) -> Problem:
     section = _section(error["loc"])
     key = _subject(place)
     given = _quote(error["input"])
+    bare = given.strip("`")
     kind = error["type"]
     if kind == "extra_forbidden":
         message = f"unknown key {key}; {nearest(str(place[-1]), section.model_fields)}"
     elif kind == "missing":
         message = f"{key} is missing"
     elif kind in ("tuple_type", "list_type"):
-        message = f"{key} must be a list, such as `{place[-1]}: [{given.strip('`')}]`"
+        is_mapping = isinstance(error["input"], dict)
+        how = "a line `- …` for each" if is_mapping else f"such as `{place[-1]}: [{bare}]`"
+        message = f"{key} must be a list, {how}"
     elif kind in ("too_short", "too_long"):
         message = f"{key} lists nothing" if kind == "too_short" else f"{key} lists too much"
     elif kind in ("model_type", "model_attributes_type"):

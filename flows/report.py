@@ -10,15 +10,33 @@ from rich.table import Table
 from rich.text import Text
 
 from circuits.errors import DrawingError
-from data import Catalog
+from data import Catalog, Store, StoreError
 from flows.config import GridConfig
 from flows.drawings import draw_best
-from flows.grid import Run
 from flows.leaderboard import leaderboard_table, rows_of_run
+from flows.run import Run
 from flows.terminal import AT_THE_END
 from flows.wrapping import counted, say
 
 _LABEL = len("damaged   ")  # below which nothing is written
+
+
+def namesake(config: GridConfig, location: str, file: str) -> str | None:
+    """What to say where the store has a grid of the same name from another file that is there."""
+    try:
+        note = Store.open(location, create=False).grid_notes().get(config.name)
+    except StoreError:  # none yet, or the run will say what is wrong with it
+        return None
+    if note is None or note.file is None:
+        return None
+    before, now = Path(note.file), Path(file)
+    if not before.is_file() or before.samefile(now):
+        return None
+    return (
+        f"{config.name} is also the name of the grid in {before}: from now on the store takes it "
+        f"for that of {now}, and `circuit-grid clean` removes what {before} alone needs; give one "
+        f"of them another `name:` to keep both"
+    )
 
 
 def report(run: Run, console: Console, seconds: float) -> None:

@@ -31,7 +31,8 @@ class Order:
     `memory_budget` (bytes) is what its work may hold beside the model; `most_examples`, if given,
     how many examples it may hold at a time. A process keeps at most `max_models` models a device,
     of at most `max_bytes` of weights together; `next_model` may be loaded meanwhile, where they
-    leave room.
+    leave room. `doubted` is a stage of which something was found damaged or gone: what is there of
+    it is read before it is believed.
     """
 
     stage: Stage
@@ -41,6 +42,7 @@ class Order:
     max_models: int = 1
     max_bytes: int | None = None
     next_model: ModelIdentity | None = None
+    doubted: bool = False
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from typing import Literal
 
 from data import TABLES, Damage, Failure, GridNote, PlannedStage, Store
 from data.leases import LeaseInfo
-from data.ledger import is_run
+from data.ledger import UnreadableNote
+from data.runs import is_run
 from data.schema import companions
 from data.states import states_of
 from flows.estimates import Estimates, Timing, Total, Work, read_once, timing_of
@@ -87,18 +88,22 @@ class GridStanding:
 
 @dataclass(frozen=True)
 class Standing:
-    """All grids of a store at one moment, with the failures and the damaged files of the store."""
+    """All grids of a store at one moment, with the failures and the damaged files of the store.
+
+    Of grids that are `unreadable` nothing is known: whether they are finished is not either.
+    """
 
     grids: tuple[GridStanding, ...]
     failures: tuple[Failure, ...]
     damaged: tuple[Damage, ...]
     elsewhere: tuple[LeaseInfo, ...]  # leases of stages that no grid is noted to have
     beginning: tuple[str, ...] = ()  # processes (`host:pid`) that run grids not noted yet
+    unreadable: tuple[UnreadableNote, ...] = ()
 
     @property
     def is_finished(self) -> bool:
         """Whether all of every grid is done."""
-        return all(grid.is_finished for grid in self.grids)
+        return not self.unreadable and all(grid.is_finished for grid in self.grids)
 
     @property
     def is_idle(self) -> bool:
@@ -118,7 +123,7 @@ class Standings:
 
     def look(self, planned: GridNote | None = None) -> Standing:
         """How everything stands now; `planned` goes before an older note of the same grid."""
-        notes = self.store.grid_notes()
+        notes, unreadable = self.store.noted_grids()
         if planned is not None:
             noted = notes.get(planned.name)
             if noted is None or (noted.saved_at or "") < (planned.saved_at or ""):
@@ -133,7 +138,7 @@ class Standings:
         leases = {one.key: one for one in self.store.leases()}
         runs = self.store.runs()
         removable = frozenset[str]()
-        if not runs and not self.store.unreadable_grids():
+        if not runs and not unreadable:
             removable = self._removable(all_notes) - set(leases)
         failures = {one.key: one for one in self.store.failures()}
         keys = {stage.key for note in notes.values() for stage in note.stages}
@@ -165,6 +170,7 @@ class Standings:
                 for one in runs
                 if not any(is_run(one.key, note.name) for note in all_notes)
             ),
+            unreadable=tuple(one for one in unreadable if self.only in (None, one.grid)),
         )
 
     def _grid(

@@ -48,7 +48,8 @@ def watch(
 ) -> Standing:
     """Show how everything stands until all is done; returns how it stood at last.
 
-    It ends, too, where some failed or there is no grid, and nothing has happened for a while. Looks
+    It ends, too, where some failed, cannot be read or there is none, and nothing has happened for a
+    while. Looks
     every so many seconds; in a terminal what was shown is replaced, anywhere else a line tells what
     has changed.
     """
@@ -60,7 +61,10 @@ def watch(
         return standing
     before: tuple[str, ...] = ()
     for standing in looks:
-        lines = tuple(_line(grid) for grid in standing.grids)
+        lines = (
+            *(_line(grid) for grid in standing.grids),
+            *(one.sentence for one in standing.unreadable),
+        )
         for line in lines:
             if line not in before:
                 now = f"{datetime.now():%H:%M:%S}"
@@ -91,7 +95,7 @@ def _looks(standings: Standings, every: float, planned: GridNote | None) -> Iter
         counts = [grid.counts for grid in standing.grids]
         if counts != before or not standing.is_idle:
             before, since = counts, time.monotonic()
-        gave_up = any(one["failed"] for one in counts) or standing.failures
+        gave_up = any(one["failed"] for one in counts) or standing.failures or standing.unreadable
         is_quiet = time.monotonic() - since > _QUIET_SECONDS
         if standing.grids and standing.is_finished and standing.is_idle:
             return
@@ -106,13 +110,15 @@ def _parts(
     """Everything, one below the other."""
     for holder in standing.beginning:
         yield Text.from_markup(f"[green]running[/] a grid not noted yet, by {escape(whom(holder))}")
-    if not standing.grids and not standing.beginning:
+    if not (standing.grids or standing.beginning or standing.unreadable):
         yield Text("No grid was run on this store yet: `circuit-grid run` runs the demo.")
     for grid in standing.grids if with_grids else ():
         yield Text.from_markup(f"[bold]{escape(grid.note.name)}[/]  {escape(_state(grid))}")
         yield _table(grid, (*_ALWAYS, "running") if watched else _ALWAYS)
         yield from _besides(grid)
         yield Text()
+    for file in standing.unreadable if with_grids else ():
+        yield Text.from_markup(f"[yellow]damaged[/] {escape(file.sentence)}")
     for lease in standing.elsewhere:
         yield Text.from_markup(
             f"[green]running[/] a stage of no grid noted here,"

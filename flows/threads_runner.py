@@ -64,15 +64,19 @@ class ThreadsRunner(Runner):
         """Hand it to a thread, and remember at which place it is."""
         future = super().submit(task, order)
         self._places[future.task_run_id] = self._place_of_order(order)
+        future.add_done_callback(lambda done: self._places.pop(done.task_run_id, None))
         return future
 
     def seconds(self, future: PrefectFuture[Any]) -> float:
         """Since the worker began with it."""
-        return self._worker(self._places[future.task_run_id]).seconds
+        place = self._places.get(future.task_run_id)
+        return 0.0 if place is None else self._worker(place).seconds  # else it has just ended
 
     def abandon(self, future: PrefectFuture[Any]) -> None:
         """Kill the worker; the place's next stage gets another."""
-        self._worker(self._places[future.task_run_id]).kill()
+        place = self._places.get(future.task_run_id)
+        if place is not None:
+            self._worker(place).kill()
 
     def close(self) -> None:
         """Kill all workers, for good."""

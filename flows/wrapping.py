@@ -8,6 +8,18 @@ from rich.console import Console
 from rich.text import Text
 
 _LEAST_WIDTH = 20
+_WIDTH_ELSEWHERE = 140  # wide enough for tables
+
+
+def open_console(to_stderr: bool = False) -> Console:
+    """A console as wide as its terminal, or, where there is none, wide enough for tables."""
+    console = Console(stderr=to_stderr)
+    return console if console.is_terminal else Console(stderr=to_stderr, width=_WIDTH_ELSEWHERE)
+
+
+def complain(sentence: str) -> None:
+    """Print a sentence to standard error, in red."""
+    say(open_console(to_stderr=True), sentence, style="red")
 
 
 def say(console: Console, sentence: Text | str, indent: int = 0, style: str = "") -> None:
@@ -32,8 +44,8 @@ def wrapped(text: Text, width: int, indent: int = 0) -> Iterator[Text]:
 
 
 def counted(n: int, what: str) -> str:
-    """So many things: `1 stage`, `2 stages`."""
-    return f"1 {what}" if n == 1 else f"{n} {what}s"
+    """So many things: `1 stage`, `2,000 stages`."""
+    return f"1 {what}" if n == 1 else f"{n:,} {what}s"
 
 
 def shortened(name: str, room: int) -> str:

@@ -82,7 +82,8 @@ class Metric:
         """One value an example from the logits at its answer position.
 
         Computed in float32 at least: half precision is upcast, float64 stays. Raises TaskError
-        where a reference is needed and absent, or the batches differ in size.
+        where a reference is needed and absent, the batches differ in size, or the function gives
+        anything but one floating-point number an example.
         """
         if logits.ndim != 2 or logits.shape[0] != answers.correct.shape[0]:
             raise TaskError(
@@ -90,7 +91,7 @@ class Metric:
                 f"{answers.correct.shape[0]} examples, not a tensor of shape {tuple(logits.shape)}"
             )
         if not self.needs_reference:
-            return self.function(_at_least_float32(logits), answers, None)
+            return self._checked(self.function(_at_least_float32(logits), answers, None), logits)
         if reference is None:
             raise TaskError(
                 f"{self.name} compares with the model's clean run: pass its logits as reference"
@@ -100,9 +101,10 @@ class Metric:
                 f"{self.name} takes a reference of the shape of the logits, "
                 f"{tuple(logits.shape)}, not {tuple(reference.shape)}"
             )
-        return self.function(
+        values = self.function(
             _at_least_float32(logits), answers, _at_least_float32(reference.detach())
         )
+        return self._checked(values, logits)
 
     def loss(
         self,
@@ -113,6 +115,22 @@ class Metric:
         """The metric with the sign that makes lower better: L = −metric where higher is better."""
         value = self(logits, answers, reference)
         return -value if self.higher_is_better else value
+
+    def _checked(self, values: object, logits: Tensor) -> Tensor:
+        """What the function gave, if it is what a metric gives; TaskError otherwise."""
+        import torch
+
+        wanted = f"a tensor of one floating-point number an example, [{logits.shape[0]}]"
+        if not isinstance(values, torch.Tensor):
+            given = "None" if values is None else f"a {type(values).__name__}"
+            raise TaskError(f"the metric {self.name} must return {wanted}, not {given}")
+        if values.shape != logits.shape[:1]:
+            given = f"one of shape {list(values.shape)}"
+            raise TaskError(f"the metric {self.name} must return {wanted}, not {given}")
+        if not values.is_floating_point():
+            given = f"one of {str(values.dtype).removeprefix('torch.')}: call .float() on it"
+            raise TaskError(f"the metric {self.name} must return {wanted}, not {given}")
+        return values
 
 
 def _at_least_float32(logits: Tensor) -> Tensor:
@@ -138,19 +156,7 @@ def as_metric(metric: str | Metric | Callable[..., Tensor]) -> Metric:
 
     def function(logits: Tensor, answers: Answers, reference: Tensor | None) -> Tensor:
         given = (logits, answers) if n_given == 2 else (logits, answers, reference)
-        values = metric(*given)
-        if getattr(values, "shape", None) != logits.shape[:1]:
-            shape = tuple(getattr(values, "shape", ()))
-            raise TaskError(
-                f"the metric {name} must give one value an example, [{logits.shape[0]}], not a "
-                f"tensor of shape {shape}"
-            )
-        if not values.is_floating_point():
-            raise TaskError(
-                f"the metric {name} must give floating-point numbers, not "
-                f"{str(values.dtype).removeprefix('torch.')}: call .float() on what it returns"
-            )
-        return values
+        return metric(*given)
 
     return Metric(name, function, needs_reference=n_given == 3)
 

@@ -2,8 +2,9 @@
 -- $metric = null: only this metric
 -- $level = null: only scores of edge, node or neuron level
 -- Seconds are those of the attribution, whatever the extraction; low and high are the ends of CPR's
--- interval; examples are those judged on; found_on is the task that circuits were found on, where that is another one. Areas over
--- much fewer sizes than the others' say which and stand below them: they do not compare.
+-- interval; examples are those judged on; found_on is the task that circuits were found on, where
+-- that is another one. Areas that stop short of the whole model where others reach it, or are over
+-- much fewer sizes, say which and stand below them: they do not compare.
 SELECT
     model, task, split, CASE WHEN found_on <> task THEN found_on END AS found_on,
     label AS method, rule AS extraction, metric,

@@ -200,8 +200,9 @@ WHERE evaluations.part = 'circuit';
 --   smallest            smallest fraction achieved
 --   largest             largest fraction achieved
 --   comparable          whether the sizes span three quarters or more of the widest range among rows
---                       of the same model, tasks, split, metric and intervention: areas over less
---                       say little beside the others; null where there is no area
+--                       of the same model, tasks, split, metric and intervention, and reach the
+--                       whole model if one of them does: areas over less say little beside the
+--                       others; null where there is no area
 --   seconds             wall time of the attribution, its shards included
 --   peak_bytes          the most memory the attribution took
 --   device              where the attribution ran
@@ -306,11 +307,9 @@ SELECT
     areas.n_sizes,
     areas.smallest,
     areas.largest,
-    CASE WHEN is_whole AND length > 0 THEN length >= 0.75 * max(length) OVER (
-        PARTITION BY
-            areas.model, areas.task, areas.split, areas.found_on, areas.metric,
-            areas.evaluated_under, areas.means_over
-    ) END AS comparable,
+    CASE WHEN is_whole AND length > 0 THEN
+        length >= 0.75 * max(length) OVER alike AND (largest = 1 OR max(largest) OVER alike < 1)
+    END AS comparable,
     attributions.seconds,
     attributions.peak_bytes,
     attributions.device,
@@ -324,7 +323,12 @@ SELECT
     areas.dataset
 FROM areas
 LEFT JOIN attributions ON attributions.scores = areas.scores
-LEFT JOIN ends ON ends.extraction = areas.extraction AND ends.baseline = areas.baseline;
+LEFT JOIN ends ON ends.extraction = areas.extraction AND ends.baseline = areas.baseline
+WINDOW alike AS (
+    PARTITION BY
+        areas.model, areas.task, areas.split, areas.found_on, areas.metric,
+        areas.evaluated_under, areas.means_over
+);
 
 -- Every circuit on every example, beside the whole model on it.
 --   model           name of the model

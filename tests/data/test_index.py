@@ -1,12 +1,15 @@
 """The index: what was read once is not read again, and no change of a file goes unnoticed."""
 
+import itertools
 import multiprocessing
 import os
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -341,3 +344,26 @@ def test_two_contents_in_one_state_are_never_told_apart_by_it(tmp_path: Path) ->
     assert index.get("members", KEYS[0], state) is None
     index.put("members", KEYS[0], one)
     assert index.get("members", KEYS[0], state) is None
+
+
+def test_threads_that_ask_at_once_all_learn_everything(tmp_path: Path) -> None:
+    place = Store.open(tmp_path).location
+    sizes = (2000, 600, 180, 54, 16)  # each so much smaller than those before that none are joined
+    keys = [key_of(number) for number in range(sum(sizes))]
+    entry = Entry(struct.pack("4q", 1, 9, 1, 9), "0" * 64, "0" * 64, 1, "{}")
+    to_note = iter(keys)
+    for size in sizes:
+        writer = Index(place)
+        for key in itertools.islice(to_note, size):
+            writer.put("members", key, entry)
+        writer.save()
+    assert len(list((tmp_path / FOLDER).iterdir())) == len(sizes)
+    index, ready = Index(place), threading.Barrier(8)
+
+    def ask(number: int) -> int:
+        ready.wait(30)
+        return sum(index.knows("members", key) for key in keys[number::8])
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(ask, range(8))) == len(keys)
+    assert all(index.knows("members", key) for key in keys)

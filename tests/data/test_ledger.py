@@ -1,11 +1,15 @@
 """Notes of grids: what a place remembers, what is needed, what is stale, what is kept."""
 
+import errno
 import json
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from data import PlannedStage, Store, StoreError, place_id
+from data.errors import StoreUnavailableError
 from tests.data.synthetic import key_of
 
 A, B, C, D = (key_of(name) for name in "abcd")
@@ -125,9 +129,62 @@ def test_note_that_cannot_be_read_is_none_and_said_to_be(store: Store, content: 
     store.save_grid("demo", [stage("one", A)])
     (Path(store.location.root) / "grids" / "demo.json").write_bytes(content)
     assert store.grids() == {}
-    assert store.unreadable_grids() == ["grids/demo.json"]
+    assert [one.path for one in store.noted_grids().unreadable] == ["grids/demo.json"]
     store.save_grid("demo", [stage("one", A)])
-    assert store.unreadable_grids() == []
+    assert store.noted_grids().unreadable == ()
+
+
+def test_directory_in_the_place_of_a_note_is_named_and_is_not_written_over(store: Store) -> None:
+    store.save_grid("other", [stage("one", A)])
+    (Path(store.location.root) / "grids" / "demo.json").mkdir()
+    notes, (unreadable,) = store.noted_grids()
+    assert list(notes) == ["other"]
+    assert (unreadable.path, unreadable.grid) == ("grids/demo.json", "demo")
+    with pytest.raises(StoreError) as refused:
+        store.save_grid("demo", [stage("one", A)])
+    assert str(refused.value) == unreadable.sentence == (
+        "grids/demo.json cannot be read (Is a directory), so what grid 'demo' needs and how far it"
+        " is are not known: remove it and run that grid again."
+    )  # fmt: skip
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="nothing is forbidden to root")
+def test_note_that_may_not_be_read_is_named_and_is_not_written_over(store: Store) -> None:
+    store.save_grid("demo", [stage("one", A)])
+    path = Path(store.location.root) / "grids" / "demo.json"
+    path.chmod(0)
+    (unreadable,) = store.noted_grids().unreadable
+    assert "(Permission denied)" in unreadable.sentence
+    assert "permit it, or remove it" in unreadable.advice
+    with pytest.raises(StoreError, match="Permission denied"):
+        store.save_grid("demo", [stage("one", B)])
+    path.chmod(0o600)
+    assert store.grid_notes()["demo"].needed == {A}
+
+
+def test_what_is_no_note_among_the_notes_is_left_alone(store: Store) -> None:
+    store.save_grid("demo", [stage("one", A)])
+    folder = Path(store.location.root) / "grids"
+    (folder / "read me.txt").write_text("x")
+    (folder / "old").mkdir()
+    shutil.copy(folder / "demo.json", folder / "old" / "former.json")
+    notes, unreadable = store.noted_grids()
+    assert (list(notes), unreadable) == (["demo"], ())
+
+
+def test_store_that_cannot_be_reached_is_no_unreadable_note(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.save_grid("demo", [stage("one", A)])
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    monkeypatch.setattr("builtins.open", refused)
+    with pytest.raises(StoreUnavailableError):
+        store.noted_grids()
+    with pytest.raises(StoreUnavailableError):
+        store.save_grid("demo", [stage("one", B)])
 
 
 def test_note_of_ten_thousand_stages_is_small(store: Store) -> None:
@@ -163,7 +220,7 @@ def test_a_note_with_something_of_another_type_counts_as_unreadable(
     part[place[-1]] = value
     path.write_text(json.dumps(note))
     assert store.grid_notes() == {}
-    assert store.unreadable_grids() == ["grids/g.json"]
+    assert [one.path for one in store.noted_grids().unreadable] == ["grids/g.json"]
 
 
 def test_a_failure_with_something_of_another_type_counts_as_none(tmp_path: Path) -> None:

@@ -60,6 +60,12 @@ def test_place_with_a_nul_in_it_is_one_sentence() -> None:
         Store.open("arti\0facts")
 
 
+@pytest.mark.parametrize("place", ["", "  "])
+def test_place_that_is_not_named_is_one_sentence(place: str) -> None:
+    with pytest.raises(StoreError, match="is empty: name a directory or a URL"):
+        Store.open(place)
+
+
 def test_link_in_the_place_of_a_file_is_replaced_and_not_followed(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store")
     outside = tmp_path / "outside"

@@ -1,6 +1,7 @@
 """Segments: questions over many small artifacts read few files, and give the same rows."""
 
 import multiprocessing
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -198,4 +199,13 @@ def test_processes_join_the_same_artifacts_at_once(store: Store) -> None:
     for process in processes:
         process.join(120)
         assert process.exitcode == 0
+    assert asked(store) == list(range(20))
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="nothing is forbidden to root")
+def test_segment_that_may_not_be_read_is_as_one_that_is_gone(store: Store) -> None:
+    assert asked(store) == list(range(20))
+    assert joined(store)
+    for path in joined(store):
+        Path(path).chmod(0)
     assert asked(store) == list(range(20))

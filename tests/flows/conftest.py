@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from flows.config import GridConfig
-from flows.grid import Run, run_grid
+from flows.grid import run_grid
 from flows.progress import Watcher
 from flows.reading import parse_grid
+from flows.run import Run
 from flows.server import PrivateServer
 from flows.workbench import workbench
 from tests.flows.checkpoints import grouped_speaker as write_grouped_speaker

@@ -7,7 +7,7 @@ import random
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import flows.patience
 from data.errors import StoreUnavailableError
 from flows.config import Cell, GridConfig, ModelChoice
 from flows.dispatch import Dispatcher
-from flows.errors import StageError, WorkerDiedError
+from flows.errors import Lost, StageError, WorkerDiedError
 from flows.identity import ModelIdentity
 from flows.reading import parse_grid
 from flows.runner import HOST, Done, Order, Runner
@@ -194,6 +194,9 @@ class World(Runner):
         self.met.add(stage.key)
         return {} if stage.key in self.store else None
 
+    def is_lost(self, lost: Lost) -> bool:
+        return lost.key not in self.store
+
     def leased(self) -> Mapping[str, str]:
         for key, until in list(self.others.items()):
             if until < time.monotonic():
@@ -313,3 +316,233 @@ def test_a_failure_that_will_pass_does_not_make_a_place_turn_to_another_model_an
         Dispatcher(world.config, "store", world, world).go()
         assert set(world.over) == set(turns(world.config))
         assert len(list(itertools.groupby(world.models["cpu"]))) == 2
+
+
+class Leaky(World):
+    """A world in which stages that are done get lost before those that need them have read them."""
+
+    def __init__(self, config: GridConfig, seed: int, leak: float, rooms: int = 1) -> None:
+        super().__init__(config, seed, 0.0, rooms)
+        self.leak = leak
+        self.asked: dict[Turn, dict[str, int]] = defaultdict(dict)  # at which step, by key
+        self.n_lost: Counter[str] = Counter()
+        self.doubted: set[str] = set()
+
+    def find(self, turn: Turn, stage: Stage) -> Found | None:
+        assert isinstance(stage, MadeUp)
+        step = {0: 0, 1: 0, 2: 2, 3: 3}.get(stage.number, 1)
+        self.asked[turn][stage.key or ""] = step
+        return super().find(turn, stage)
+
+    def read_by(self, key: str) -> set[str]:
+        """What a stage reads: what its cell asked for in earlier steps, or all that cells did."""
+        turn = next(turn for turn, keys in self.asked.items() if key in keys)
+        of = list(self.config.cells())
+        if isinstance(turn, CrossTask):
+            of = [cell for cell in of if cell.model == turn.cell.model]
+        if not isinstance(turn, Cell):
+            return {key for one in of for key in self.asked[one]}
+        steps = self.asked[turn]
+        return {one for one, step in steps.items() if step < steps[key]}
+
+    def submit(self, task: Any, order: Order) -> Any:
+        key = order.stage.key or ""
+        self.doubted |= {key} if order.doubted else set()
+        read = self.read_by(key)
+        if read <= self.store and read and self.chance.random() < self.leak:
+            self.lose(self.chance.choice(sorted(read)))
+        gone = sorted(read - self.store)
+        if not gone:
+            return super().submit(task, order)
+        promise = Promise()
+        promise.end(StageError("an input is gone", lost=Lost("made-up", gone[0], "is gone")))
+        return promise
+
+    def done(self, wanted_by: list[Turn], stage: Stage, done: Done) -> None: ...
+
+    def lose(self, key: str) -> None:
+        self.store.discard(key)
+        self.n_lost[key] += 1
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_lost_is_made_again_before_those_go_on_that_need_it(seed: int):
+    config = parse_grid(GRID.format(retries=100), "grid.yaml", Path())
+    world = Leaky(config, seed, leak=0.2, rooms=1 + seed)
+    Dispatcher(config, "store", world, world).go()
+    assert world.n_lost
+    assert set(world.over) == set(turns(config))
+    assert world.given_up == {}
+    assert world.store == {key for keys in world.asked.values() for key in keys}
+    assert {key: n - 1 for key, n in world.tries.items() if n > 1} == dict(world.n_lost)
+    assert world.doubted  # others were found missing by a walk itself
+    assert world.doubted <= set(world.n_lost)
+
+
+def test_what_is_lost_each_time_fails_those_that_need_it_and_no_others():
+    config = parse_grid(GRID.format(retries=2), "grid.yaml", Path())
+    world = Leaky(config, 0, leak=0.0)
+    submit, victim = world.submit, next(iter(config.cells()))
+    first = MadeUp(victim.label, 1).key or ""
+
+    def always(task: Any, order: Order) -> Any:
+        if order.stage.scope == victim.label and order.stage.key != first:
+            world.lose(first)
+        elif isinstance(order.stage, MadeUp) and order.stage.scope != victim.label:
+            return World.submit(world, task, order)  # these read nothing of it
+        return submit(task, order)
+
+    world.submit = always  # type: ignore[method-assign]
+    Dispatcher(config, "store", world, world).go()
+    assert world.tries[first] == 3
+    assert world.given_up.keys() == {victim}
+    assert "is gone, and so it was each time that it was built again (2 times)" in str(
+        world.given_up[victim]
+    )
+    assert set(world.over) == set(turns(config)) - {victim}
+
+
+def test_an_input_that_is_there_again_is_read_again_and_not_made_again():
+    """Another process was faster, or the reader misread: the stage is tried as after an error."""
+    config = parse_grid(GRID.format(retries=1), "grid.yaml", Path())
+    world = Leaky(config, 0, leak=0.0)
+    submit, failing = world.submit, set[str]()
+
+    def once(task: Any, order: Order) -> Any:
+        key = order.stage.key or ""
+        if key in failing or not world.store:
+            return submit(task, order)
+        failing.add(key)
+        promise = Promise()
+        there = sorted(world.store)[0]
+        promise.end(StageError("an input is gone", lost=Lost("made-up", there, "was gone")))
+        return promise
+
+    world.submit = once  # type: ignore[method-assign]
+    Dispatcher(config, "store", world, world).go()
+    assert len(failing) > 10
+    assert Counter(world.over) == Counter(turns(config))
+    assert set(world.tries.values()) == {1}
+    assert world.doubted == set()
+
+
+class Scripted(World):
+    """A world of one cell, in which each stage comes to what is said of it."""
+
+    def __init__(self, outcome: Callable[[MadeUp, int], Done | Exception], retries: int = 3):
+        text = GRID.format(retries=retries).replace("[one, two, ", "[one] #")
+        text = text.replace("[ioi, sva]", "[ioi]").replace("[EAP, random]", "[EAP]")
+        text = text.replace("cross_task: true", "comparisons: false")
+        super().__init__(parse_grid(text, "grid.yaml", Path()), 0, 0.0, 1)
+        self.outcome = outcome
+        self.orders: list[Order] = []
+        self.told: list[Done] = []
+
+    def submit(self, task: Any, order: Order) -> Any:
+        assert isinstance(order.stage, MadeUp)
+        n = sum(one.stage == order.stage for one in self.orders)
+        self.orders.append(order)
+        promise, outcome = Promise(), self.outcome(order.stage, n)
+        if isinstance(outcome, Done):
+            self.store.add(order.stage.key or "")
+        promise.end(outcome)
+        return promise
+
+    def done(self, wanted_by: list[Turn], stage: Stage, done: Done) -> None:
+        super().done(wanted_by, stage, done)
+        self.told.append(done)
+
+    def go(self) -> list[tuple[int, int | None]]:
+        """The shards of the cell in the order in which they were tried, and their caps."""
+        Dispatcher(self.config, "store", self, self).go()
+        (cell,) = self.config.cells()
+        stages = [(order.stage, order.most_examples) for order in self.orders]
+        return [
+            (stage.number - 10, most)
+            for stage, most in stages
+            if isinstance(stage, MadeUp) and stage.scope == cell.label and 10 <= stage.number < 14
+        ]
+
+
+def test_a_stage_is_tried_again_so_often_and_its_like_wait_until_it_was():
+    def outcome(stage: MadeUp, n: int) -> Done | Exception:
+        fails = stage.number == 11 and n < 2
+        return StageError("no memory", may_pass=True) if fails else Done({}, reused=True)
+
+    world = Scripted(outcome, retries=2)
+    tried = [number for number, _ in world.go()]
+    assert [number for number in tried if number != 0] == [1, 1, 1, 2, 3]
+    assert world.given_up == {}
+    # the attempt that failed may have published it: then this run did it all the same
+    assert sum(not done.reused for done in world.told) >= 1
+    world = Scripted(outcome, retries=1)
+    assert [number for number, _ in world.go()].count(1) == 2
+    assert [str(error) for error in world.given_up.values()] == ["no memory"]
+
+
+def test_a_stage_whose_process_is_killed_twice_is_tried_with_few_examples():
+    def outcome(stage: MadeUp, n: int) -> Done | Exception:
+        return WorkerDiedError("killed") if stage.number == 10 and n < 3 else Done({})
+
+    world = Scripted(outcome)
+    assert [most for number, most in world.go() if number == 0] == [None, None, 1, 1]
+
+
+def test_stages_like_one_that_ran_out_of_memory_begin_with_what_fitted_it():
+    def outcome(stage: MadeUp, n: int) -> Done | Exception:
+        return Done({}, most_examples=4 if stage.number >= 10 else None)
+
+    assert Scripted(outcome).go() == [(0, None), (1, 4), (2, 4), (3, 4)]
+
+
+def test_a_store_that_stays_out_of_reach_ends_the_run():
+    world = Scripted(lambda stage, n: Done({}), retries=2)
+    begun: list[Turn] = []
+
+    def refused(turn: Turn) -> Walk:
+        begun.append(turn)
+        raise StoreUnavailableError("The store is out of reach.")
+        yield ()
+
+    world.begin = refused  # type: ignore[method-assign]
+    with pytest.raises(StoreUnavailableError):
+        world.go()
+    assert len(begun) == 3
+
+
+def test_a_place_that_turned_to_another_model_meanwhile_finishes_that_one_first():
+    text = GRID.format(retries=0).replace(', {name: three, device: "cuda:1"}', "")
+    text = text.replace("[ioi, sva]", "[ioi]").replace("[EAP, random]", "[EAP]")
+    text = text.replace("cross_task: true", "comparisons: false")
+    world = World(parse_grid(text, "grid.yaml", Path()), 0, 0.0, 1)
+    first = next(iter(world.config.cells()))
+    held = MadeUp(first.label, 10, world.identity(first.model)).key
+
+    def leased() -> Mapping[str, str]:
+        is_held = world.models["cpu"].count("two") < 2
+        return {held: "elsewhere:1"} if is_held and held is not None else {}
+
+    world.leased = leased  # type: ignore[method-assign]
+    Dispatcher(world.config, "store", world, world).go()
+    assert len(world.over) == 2
+    assert [name for name, _ in itertools.groupby(world.models["cpu"])] == ["one", "two", "one"]
+
+
+def test_a_stage_that_was_stopped_has_failed_even_if_it_ends_well_after_that():
+    world = Scripted(lambda stage, n: Done({}))
+    submit, stopped = world.submit, []
+
+    def hang(task: Any, order: Order) -> Any:
+        return Promise() if getattr(order.stage, "number", 0) == 12 else submit(task, order)
+
+    def abandon(future: Any) -> None:
+        stopped.append(future)
+        future.end(Done({}))
+
+    world.submit, world.abandon = hang, abandon  # type: ignore[method-assign]
+    world.go()
+    assert len(stopped) == 1
+    (error,) = world.given_up.values()
+    assert str(error) == "it took longer than time_limit, 1s, and was stopped"
+    n_done = len({order.stage for order in world.orders})
+    assert len(world.told) == n_done  # of the one that was stopped, nothing more is said

@@ -19,7 +19,7 @@ from flows import doctor
 from flows.cli import app
 from flows.config import GridConfig
 from flows.doctor import Finding, examine
-from flows.grid import Run
+from flows.run import Run
 from tests.data.rot import rot, settle
 from tests.data.synthetic import build, key_of, members_table
 from tests.flows.conftest import SMALL, digests, statuses
@@ -150,7 +150,7 @@ def test_index_that_says_something_else_is_found(store: Store) -> None:
     index.put("members", key, entry._replace(digest="0" * 64))
     index.save()
     (finding,) = wrong(Store.open(store.location.root))
-    assert "1 artifacts are not what they are known as" in finding.what
+    assert "1 artifact not as the index knows them" in finding.what
     assert "index" in finding.advice
     assert wrong(store) == []  # reading put it right
 
@@ -166,7 +166,8 @@ def test_unreadable_note_is_named(store: Store) -> None:
     store.save_grid("demo", [PlannedStage("scores", "ioi", "scores", None, place_id("x"))])
     (Path(store.location.root) / "grids" / "demo.json").write_text("{")
     (finding,) = wrong(store)
-    assert finding.what == "grids/demo.json cannot be read"
+    assert finding.what.startswith("grids/demo.json cannot be read (it is damaged): ")
+    assert finding.advice == "run that grid again, or remove the file"
 
 
 def test_prefect_server_that_does_not_answer_is_named(
@@ -244,7 +245,7 @@ def test_cleaning_by_command(store: Store) -> None:
     assert rows.exists()
     done = run(app, ["clean", "--store", str(place)])
     assert done.exit_code == 0, done.output
-    assert "1 things" in done.output
+    assert "1 artifact, " in done.output
     assert not rows.exists()
     done = run(app, ["clean", "--grid", "demo", "--store", str(place)])
     assert "grid 'demo' is forgotten" in done.output

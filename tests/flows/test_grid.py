@@ -11,10 +11,11 @@ import pytest
 
 from data import Catalog, Store
 from flows.config import GridConfig
-from flows.grid import Run
+from flows.run import Run
 from flows.settings import prefect_server
 from flows.workbench import workbench
 from tests.flows.conftest import digests, statuses
+from tests.flows.damage import damaged_by
 
 Grid = Callable[..., GridConfig]
 RunGrid = Callable[[GridConfig, Path], Run]
@@ -112,20 +113,6 @@ def test_another_name_for_the_same_weights_shares_everything(
 ):
     elsewhere = shutil.copytree(speaker, tmp_path / "renamed")
     assert statuses(run(grid(models=f"[{elsewhere}]"), store))["computed"] == {}
-
-
-def damaged_by(how: str, path: Path) -> None:
-    content = path.read_bytes()
-    match how:
-        case "deleted":
-            path.unlink()
-        case "truncated":
-            path.write_bytes(content[: len(content) // 2])
-        case "one bit flipped":
-            middle = len(content) // 2
-            path.write_bytes(
-                content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
-            )
 
 
 @pytest.mark.parametrize("how", ["deleted", "truncated", "one bit flipped"])

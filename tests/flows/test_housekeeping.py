@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import shutil
 import time
 from collections.abc import Mapping
@@ -16,8 +17,9 @@ from rich.console import Console
 from data import Catalog, PlannedStage, Store, place_id, provenance
 from data.schema import TABLES, companions
 from flows import housekeeping
+from flows.cleaning import Cleaning, Removal, reasons_of, seconds_of, show_cleaning
 from flows.errors import GridError
-from flows.housekeeping import Cleaning, clean, look_over, seconds_of, show_cleaning
+from flows.housekeeping import clean, look_over
 from tests.data.synthetic import key_of, rows_of
 
 HOUR, DAY = 3600, 86400
@@ -240,6 +242,78 @@ def test_run_that_begins_while_a_cleaning_removes_waits_and_keeps_what_it_finds(
     assert done.running
 
 
+def _end_with_leases(place: str) -> None:
+    store = Store.open(place)
+    store.running("demo")
+    for name in ("one", "two"):
+        assert store.lease(key_of(name)) is not None
+    os._exit(0)  # as if it were killed: nothing is given back
+
+
+def test_claims_of_processes_that_ended_go_at_once_and_are_counted(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    claims = Path(store.location.root) / "leases"
+    with store.lease(key_of("mine")):
+        run = multiprocessing.get_context("fork").Process(
+            target=_end_with_leases, args=(store.location.root,)
+        )
+        run.start()
+        run.join(30)
+        assert run.exitcode == 0
+        assert len(list(claims.iterdir())) == 4
+        assert look_over(store, older_than=60.0).removals == ()
+        found = look_over(store)
+        assert [one.kind for one in found.removals] == ["dead leases"] * 3
+        assert found.running == ()
+        done = clean(store, found)
+        show_cleaning(done, Console(), True)
+        assert re.search(r"3 leftovers, [\d,]+ bytes removed\n", capsys.readouterr().out)
+        assert [path.name.split(".")[0] for path in claims.iterdir()] == [key_of("mine")]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "forgotten", "question"),
+    [
+        ((), (), ""),
+        (("scores",), (), "Remove 1 artifact, 1,000 bytes?"),
+        (
+            ("scores", "shards"),
+            ("Demo",),
+            "Remove 2 artifacts, 2,000 bytes, and forget grid 'Demo'?",
+        ),
+        (("index",), (), "Remove 1 leftover, 1,000 bytes?"),
+        (("scores", "index", "index"), (), "Remove 1 artifact and 2 leftovers, 3,000 bytes?"),
+        ((), ("a", "b"), "Forget grid 'a' and 'b'?"),
+    ],
+)
+def test_what_is_asked_before_says_how_much_and_nothing_is_asked_for_nothing(
+    kinds: tuple[str, ...], forgotten: tuple[str, ...], question: str
+) -> None:
+    removals = tuple(Removal("leftover", kind, None, ("x",), 1000) for kind in kinds)
+    assert Cleaning(removals, forgotten).question == question
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_what_is_told_after_has_the_right_words(
+    done: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(cleaning: Cleaning) -> str:
+        show_cleaning(cleaning, Console(), done)
+        return capsys.readouterr().out
+
+    one = Removal("leftover", "index", None, ("x",), 1)
+    would, is_ = ("", "is") if done else ("would be ", "would be")
+    assert told(Cleaning(())) == "nothing to remove\n"
+    assert told(Cleaning((), young=1)) == (
+        "nothing to remove\n1 artifact is kept, too young to be removed\n"
+    )
+    assert told(Cleaning((), young=2)).endswith("2 artifacts are kept, too young to be removed\n")
+    assert f"1 leftover, 1 byte {would}removed\n" in told(Cleaning((one,)))
+    assert f"grid 'demo' {is_} forgotten\n" in told(Cleaning((), ("demo",)))
+    assert "nothing to remove" not in told(Cleaning((), ("demo",)))
+
+
 def test_two_cleanings_at_once_are_refused(store: Store) -> None:
     put(store, "lost")
     found = look_over(store)
@@ -309,7 +383,7 @@ def test_nothing_goes_that_an_unreadable_note_may_need(store: Store) -> None:
     store.save_grid("demo", [])
     (Path(store.location.root) / "grids" / "demo.json").write_text("{")
     found = look_over(store, older_than=0.0)
-    assert (found.removals, found.unreadable) == ((), ("grids/demo.json",))
+    assert (found.removals, [one.grid for one in found.unreadable]) == ((), ["demo"])
 
 
 def test_leftovers_go_and_what_is_not_the_stores_stays(store: Store, tmp_path: Path) -> None:
@@ -348,7 +422,7 @@ def test_only_what_is_asked_for_goes(store: Store) -> None:
     assert reasons(look_over(store, reasons=["stale"])) == {"stale": {stale}}
     assert reasons(look_over(store, reasons=["unreferenced"])) == {"unreferenced": {lost}}
     with pytest.raises(GridError, match="'all' is nothing that can be removed"):
-        housekeeping.reasons_of(["stale", "all"])
+        reasons_of(["stale", "all"])
 
 
 def test_cleaning_that_is_cut_short_leaves_nothing_half_finished(

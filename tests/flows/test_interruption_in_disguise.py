@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flows.grid import _pass_on_interruption
+from flows.run import pass_on_interruption
 
 
 def disguised(inner: BaseException) -> ValueError:
@@ -20,8 +20,8 @@ def disguised(inner: BaseException) -> ValueError:
 
 def test_a_hidden_interruption_is_raised() -> None:
     with pytest.raises(KeyboardInterrupt):
-        _pass_on_interruption(disguised(KeyboardInterrupt()))
+        pass_on_interruption(disguised(KeyboardInterrupt()))
 
 
 def test_an_error_with_another_cause_stays_the_stages_own() -> None:
-    assert _pass_on_interruption(disguised(OSError("disk"))) is None  # type: ignore[func-returns-value]
+    assert pass_on_interruption(disguised(OSError("disk"))) is None  # type: ignore[func-returns-value]

@@ -14,8 +14,8 @@ from scipy.stats import kendalltau
 from circuits.circuit import Circuit
 from data import Catalog, Store
 from flows.config import GridConfig
-from flows.grid import Run
 from flows.reading import parse_grid
+from flows.run import Run
 from tests.flows.conftest import run_afresh, statuses
 
 Grid = Callable[..., GridConfig]

@@ -12,11 +12,12 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from data import Store
-from flows.errors import GridError
+from flows.errors import GridError, WorkerDiedError
 from flows.grid import make_runner, run_grid
 from flows.progress import Watcher
 from flows.ray_warden import _users_of as users_of
@@ -26,7 +27,11 @@ from flows.stages import Stage
 from flows.walk import Turn
 from flows.workbench import workbench
 from tests.flows.conftest import digests
+from tests.flows.damage import damaged_by
 from tests.flows.outsiders import environment as environment_of_outsiders
+
+if TYPE_CHECKING:
+    from flows.ray_runner import RayRunner
 
 GRID = """
 name: {name}
@@ -53,7 +58,10 @@ def shard_workers(store: Path) -> list[str]:
 
 
 class Killer(Watcher):
-    """Kills the process that is at a stage once two shards are done, and notes what is said."""
+    """Kills the process that is at a stage once two shards are done, and notes what is said.
+
+    The shard that was done last is damaged then.
+    """
 
     def __init__(self, store: Path) -> None:
         super().__init__()
@@ -70,6 +78,8 @@ class Killer(Watcher):
             assert time.monotonic() < deadline, "nobody is at anything"
         self.victim = held[0].pid
         os.kill(self.victim, signal.SIGKILL)
+        assert stage.key is not None
+        damaged_by("one bit flipped", Path(self.store.path("shards", stage.key)))
 
     def counts_of(self, stage: Stage) -> int:
         return len(list(self.store.artifacts("shards"))) if stage.name == "shard" else 0
@@ -97,7 +107,9 @@ def test_two_workers_one_of_which_is_killed_make_the_tables_of_a_single_process(
     assert len(set(workers)) >= 2
     assert f"{socket.gethostname()}:{os.getpid()}" not in workers
     assert killer.victim
-    assert killer.told == ["the worker process that did it ended"]
+    died, damaged = killer.told
+    assert died == "the worker process that did it ended"
+    assert damaged.endswith("does not match its digest); it is built again first.")
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -252,6 +264,156 @@ def test_gpus_that_leave_in_the_middle_of_a_run_are_waited_for():
         runner._nodes = (time.monotonic(), [{"CPU": 2.0, "GPU": gpus}])
         assert runner.place_of("auto") == runner.place_of("cuda") == GPUS
         assert runner.room(GPUS) == room
+
+
+@pytest.mark.parametrize(
+    ("gpus", "device", "place"),
+    [
+        (False, None, "cores"),
+        (False, "auto", "cores"),
+        (False, "mps", "cores"),
+        (False, "cuda", "no GPU"),
+        (False, "cuda:1", "Ray says which GPU"),
+        (True, None, "host"),
+        (True, "cpu", "cores"),
+        (True, "auto", "gpus"),
+        (True, "cuda", "gpus"),
+        (True, "cuda:1", "Ray says which GPU"),
+    ],
+)
+def test_where_a_stage_is_done(gpus: bool, device: str | None, place: str):
+    runner = connected([{"CPU": 2.0}], gpus=gpus)
+    if " " not in place:
+        assert runner.place_of(device) == place
+        return
+    with pytest.raises(GridError, match=place):
+        runner.place_of(device)
+
+
+@pytest.mark.parametrize(
+    ("cores", "workers", "said", "threads", "room"),
+    [
+        ([8.0], None, None, 8, 1),
+        ([8.0], 2, None, 4, 2),
+        ([8.0], 3, None, 2, 3),  # the fourth that there is room for is not wanted
+        ([8.0, 4.0], 3, None, 4, 3),  # two on one machine, one on the other
+        ([8.0], 16, None, 1, 8),
+        ([8.0], None, "3", 3, 2),
+        ([8.0], 1, "3", 3, 1),
+        ([8.0], None, "64", 8, 1),
+        ([8.0], 2, "x", 4, 2),
+    ],
+)
+def test_how_many_workers_of_how_many_threads_cores_have_room_for(
+    cores: list[float],
+    workers: int | None,
+    said: str | None,
+    threads: int,
+    room: int,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    if said is None:
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    else:
+        monkeypatch.setenv("OMP_NUM_THREADS", said)
+    runner = connected([{"CPU": one} for one in cores], workers=workers)
+    assert (runner._threads(), runner.threads, runner.room("cores")) == (threads, threads, room)
+    assert runner.room("host") == len(cores)
+
+
+def test_a_cluster_that_does_not_start_is_told_in_a_sentence_and_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    from flows.ray_runner import RayRunner, ray
+
+    def init(*_: object, **__: object) -> None:
+        raise RuntimeError("no port is free\nand so on")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
+    handler = signal.getsignal(signal.SIGTERM)
+    runner = RayRunner()
+    with pytest.raises(GridError, match=r"the Ray cluster does not start: no port is free$"):
+        runner.task_runner  # noqa: B018 - it connects
+    assert runner._home is not None
+    assert runner._home.exists()
+    runner.close()
+    assert not runner._home.exists()
+    assert os.environ["OMP_NUM_THREADS"] == "3"
+    assert signal.getsignal(signal.SIGTERM) is handler
+
+
+def test_gpus_bound_the_stages_with_a_model_and_share_the_cores(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    nodes = [{"CPU": 8.0, "GPU": 2.0}, {"CPU": 8.0, "GPU": 2.0}, {"CPU": 4.0}]
+    runner = connected(nodes, gpus=True)
+    assert (runner.room("gpus"), runner.room("host"), runner.threads) == (4, 3, 4)
+    assert connected(nodes, gpus=True, workers=3).room("gpus") == 3
+
+
+def test_what_ray_is_asked_for_to_do_a_stage(monkeypatch: pytest.MonkeyPatch):
+    """Never to try again by itself, nor to end a worker after a task: its model stays with it."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    runner = connected([{"CPU": 8.0}], workers=2, inherited=4)
+    always = {"max_retries": 0, "max_calls": 0}
+    assert runner.options_at("cores") == always | {"num_cpus": 4}
+    nodes = [{"CPU": 8.0, "GPU": 2.0}]
+    for place, asked, inherited in (
+        ("gpus", {"num_gpus": 1}, 4),
+        ("host", {}, 4),
+        ("cores", {"num_cpus": 4}, None),  # of a cluster that somebody keeps
+        ("cores", {"num_cpus": 4}, 8),
+    ):
+        options = connected(nodes, gpus=True, inherited=inherited).options_at(place)
+        mine = options.pop("runtime_env")["env_vars"]
+        assert mine == {"OMP_NUM_THREADS": "4", "CIRCUIT_GRID_PLACE": place}
+        assert options == {"num_cpus": 0} | always | asked
+
+
+def connected(
+    nodes: list[dict[str, float]],
+    workers: int | None = None,
+    gpus: bool = False,
+    inherited: int | None = None,
+) -> RayRunner:
+    """A runner that takes a cluster to have these machines."""
+    from flows.ray_runner import Decided, RayRunner
+
+    runner = RayRunner(workers=workers)
+    runner._nodes = (time.monotonic() + 3600, nodes)
+    runner._decided = Decided(gpus, 1, inherited)
+    runner._decided = Decided(gpus, runner._threads(), inherited)
+    return runner
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        ("WorkerCrashedError", "the worker process that did it ended"),
+        ("TaskCancelledError", "the worker process that did it ended"),
+        ("OutOfMemoryError", "its machine ran out of memory"),
+        ("NodeDiedError", "the machine that did it left the Ray cluster"),
+    ],
+)
+def test_a_worker_that_dies_is_told_as_by_any_other_runner(
+    error: str, said: str, monkeypatch: pytest.MonkeyPatch
+):
+    from flows.ray_travel import PrefectRayFuture, RayFuture, ray
+
+    kind = getattr(ray.exceptions, error)
+    raised = [ValueError("its own"), kind.__new__(kind)]  # whatever else it would say
+
+    def result(*_: object) -> None:
+        raise raised.pop()
+
+    monkeypatch.setattr(PrefectRayFuture, "result", result)
+    future = object.__new__(RayFuture)
+    with pytest.raises(WorkerDiedError, match=said):
+        future.result()
+    with pytest.raises(ValueError, match="its own"):
+        future.result()
 
 
 def test_an_address_is_told_to_be_wrong_before_any_work():

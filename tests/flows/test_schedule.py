@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 import shutil
@@ -11,20 +12,24 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from prefect.client.orchestration import get_client
 from prefect.settings import temporary_settings
+from prefect.states import Cancelled, Pending
 from rich.console import Console
 
-from flows.deployment import NO_SERVER, Service, next_run, schedule_of, scheduled_grid, store_of
+from flows.deployment import NO_SERVER, Service, scheduled_grid, store_of
 from flows.dry_run import show_dry_run
 from flows.errors import GridError
 from flows.prospect import look_ahead
 from flows.reading import parse_grid
 from flows.server import ServerError, _free_port, _template
+from flows.timetable import next_run, schedule_of
 from tests.flows.conftest import digests
 
 GRID = """
@@ -58,7 +63,7 @@ class Prefect:
         return sorted(begun, key=lambda one: str(one["start_time"]))
 
     def deployment(self) -> dict[str, Any]:
-        (found,) = self.post("deployments/filter")
+        (found,) = self.post("deployments/filter", deployments={"name": {"any_": ["nightly"]}})
         return dict(found)
 
 
@@ -278,6 +283,35 @@ def test_a_store_without_secrets_is_named_in_full(tmp_path: Path, monkeypatch: p
     assert store_of("store") == str(tmp_path / "store")
     url = (tmp_path / "store").as_uri()
     assert store_of(url) == str(tmp_path / "store")
+
+
+@pytest.mark.slow
+def test_a_run_that_falls_due_while_another_is_going_is_said_to_be_cancelled(at_hand: None):
+    told: list[str] = []
+    began = datetime.now(UTC) - timedelta(seconds=1)
+    service = Service("overlap", schedule_of(None, "1h", None), {"grid": "g.yaml"}, told.append)
+
+    async def meet() -> list[str]:
+        name = f"scheduled-grid/{service.name}"
+        await (await service.deployed()).aapply()
+        async with get_client() as client:
+            deployment = await client.read_deployment_by_name(name)
+            states = []
+            for _ in range(2):
+                run = await client.create_flow_run_from_deployment(deployment.id)
+                states.append((await client.set_flow_run_state(run.id, Pending())).state)
+            await client.set_flow_run_state(
+                (await client.create_flow_run_from_deployment(deployment.id)).id,
+                Cancelled(message="by hand"),
+            )
+        for _ in range(2):
+            await service.tell_of_cancelled(began)
+        return [str(state and state.type.value) for state in states]
+
+    assert asyncio.run(meet()) == ["PENDING", "CANCELLED"]
+    (line,) = told
+    assert line.startswith("the run due 20")
+    assert line.endswith("was cancelled: the one before it is still going, and does its work")
 
 
 def test_a_name_that_prefect_refuses_is_told_in_a_sentence():

@@ -12,8 +12,8 @@ import pytest
 
 from data import Catalog, Store
 from flows.config import GridConfig
-from flows.grid import Run
 from flows.progress import Watcher
+from flows.run import Run
 from flows.workbench import workbench
 from tests.flows.conftest import digests, statuses
 

@@ -215,6 +215,52 @@ def test_the_columns_of_a_watched_terminal_do_not_come_and_go(store: Store):
     assert "running" in console.file.getvalue()
 
 
+DAMAGES = {
+    "truncated": lambda path: path.write_text(path.read_text()[:40]),
+    "of another type": lambda path: path.write_text('{"words": 3, "stages": {}}'),
+    "a directory": lambda path: (path.unlink(), path.mkdir()),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_grid_whose_note_cannot_be_read_is_named_and_the_others_are_shown(
+    store: Store, damage: str
+):
+    store.save_grid("other", [shard("was", "a")])
+    DAMAGES[damage](Path(store.location.root) / "grids" / "demo.json")
+    standing = Standings(store).look()
+    assert [grid.note.name for grid in standing.grids] == ["other"]
+    assert not standing.is_finished
+    said = shown(Standings(store))
+    (line,) = (line for line in said.splitlines() if "demo" in line)
+    assert line.startswith("damaged grids/demo.json cannot be read (")
+    assert "what grid 'demo' needs and how far it is are not known: " in line
+    assert "run that grid again" in line
+    assert "No grid was run" not in said
+    assert Standings(store, "other").look().unreadable == ()
+    assert [one.grid for one in Standings(store, "demo").look().unreadable] == ["demo"]
+    (Path(store.location.root) / "grids" / "other.json").unlink()
+    assert "No grid was run" not in shown(Standings(store))
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_watching_a_grid_whose_note_cannot_be_read_says_so_once_and_ends(
+    store: Store, terminal: bool, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("flows.status._QUIET_SECONDS", 0.2)
+    store.clear_failure(key_of("failed"))
+    store.save_grid("other", [shard("was", "a")])
+    (Path(store.location.root) / "grids" / "demo.json").write_text("{")
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=400, color_system=None)
+    assert not watch(Standings(store), console, every=0.05).is_finished
+    assert isinstance(console.file, io.StringIO)
+    said = console.file.getvalue()
+    sentence = "grids/demo.json cannot be read (it is damaged), so what grid 'demo' needs"
+    assert sentence in said
+    if not terminal:
+        assert said.count(sentence) == 1
+
+
 def test_a_terminal_breaks_sentences_between_words(store: Store):
     sentence = "the address in PREFECT_API_URL is not that of a server that is there"
     store.record_failure(key_of("failed"), "shard", CELL, sentence)

@@ -22,12 +22,13 @@ from rich.console import Console
 from data import Store
 from flows.config import GridConfig
 from flows.dry_run import show_dry_run
-from flows.grid import Run, run_grid
+from flows.grid import run_grid
 from flows.logs import KEPT, LOGGER, LogWatcher
 from flows.progress import Watcher
 from flows.prospect import look_ahead
 from flows.publishing import Announcer, announce
 from flows.reading import read_grid
+from flows.run import Run
 from flows.server import PrivateServer
 from flows.standing import Standings
 from flows.workbench import workbench

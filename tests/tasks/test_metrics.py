@@ -173,3 +173,35 @@ def test_names_are_known_without_importing_torch():
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("returned", "said"),
+    [
+        (lambda logits: None, "None"),
+        (lambda logits: 1.0, "a float"),
+        (lambda logits: [1.0, 2.0], "a list"),
+        (lambda logits: logits.detach().sum(-1).numpy(), "a ndarray"),
+        (lambda logits: logits.mean(), r"one of shape \[\]"),
+        (lambda logits: logits[:, :1], r"one of shape \[2, 1\]"),
+        (lambda logits: logits[:1, 0], r"one of shape \[1\]"),
+        (lambda logits: logits.argmax(-1), r"one of int64: call \.float\(\) on it"),
+    ],
+)
+@pytest.mark.parametrize("is_registered", [True, False])
+def test_a_metric_that_gives_anything_but_a_number_an_example_is_refused(
+    returned, said, is_registered, monkeypatch
+):
+    from tasks.metrics import as_metric
+
+    def astray(logits, answers, reference=None):
+        return returned(logits)
+
+    if is_registered:
+        monkeypatch.setattr("tasks.metrics.METRICS", type(METRICS)("metric"))
+        metric("astray")(astray)
+    wanted = r"must return a tensor of one floating-point number an example, \[2\]"
+    with pytest.raises(TaskError, match=f"^the metric astray {wanted}, not {said}$"):
+        as_metric("astray" if is_registered else astray)(
+            torch.zeros(2, 3), answers(((0,), (1,)), ((1,), (2,)))
+        )
