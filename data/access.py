@@ -69,6 +69,8 @@ def refusal(error: OSError, sentence: str) -> StoreAccessError:
         kind, advice = StoreUnavailableError, "make room, then run again"
     elif error.errno in _FORBIDDEN:
         advice = f"permit it, or {_ELSEWHERE}"
+    elif error.errno == errno.EISDIR:
+        advice = f"remove what is in its place, or {_ELSEWHERE}"
     elif error.errno in _FINAL:
         advice = _ELSEWHERE
     elif said and (said["code"] in _DENIED_CODES or status in _DENIED):

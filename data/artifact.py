@@ -39,10 +39,14 @@ class OutdatedError(ValueError):
 
 @dataclass(frozen=True)
 class Damage:
-    """A file of the store that counts as missing, and why, as half a sentence."""
+    """A file of the store that counts as missing, and why, as half a sentence.
+
+    `blocked` where something else is in its place: it cannot be rebuilt before that is removed.
+    """
 
     path: str
     reason: str
+    blocked: bool = False
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from data.errors import StoreAccessError, StoreError, StoreUnavailableError
 from data.keys import is_hex, parse_json
 from data.location import Location
-from data.origin import now
+from data.origin import is_time, now
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _FILE = re.compile(rf"grids/{_NAME.pattern}\.json")
@@ -279,7 +279,7 @@ def _decoded(name: str, content: bytes) -> GridNote | None:
     try:
         grid = parse_json(content)
         if "words" in grid:
-            words = grid["words"]
+            words = dict(enumerate(grid["words"]))  # whose places are no negative ones
             stages = tuple(
                 PlannedStage(words[a], words[b], words[c], key, place, weight, tuple(former))
                 for a, b, c, key, place, weight, former in grid["stages"]
@@ -295,12 +295,17 @@ def _decoded(name: str, content: bytes) -> GridNote | None:
 
 
 def _is_sound(note: GridNote) -> bool:
-    """Whether everything in a note is of its type."""
+    """Whether everything in a note is of its type, and no stage is listed twice."""
     about = (one for one in (note.file, note.saved_at) if one is not None)
     words = (text for one in note.stages for text in (one.stage, one.cell, one.kind, one.place))
+    if not all(isinstance(text, str) for text in (*about, *words)):
+        return False
     weights = (one.weight for one in note.stages)
-    return all(isinstance(text, str) for text in (*about, *words)) and all(
-        isinstance(weight, int | float) and 0 <= weight < math.inf for weight in weights
+    listed = [(one.place, one.key) for one in note.stages if one.place]
+    return (
+        (note.saved_at is None or is_time(note.saved_at))
+        and all(type(one) in (int, float) and 0 <= one < math.inf for one in weights)
+        and len(set(listed)) == len(listed)
     )
 
 

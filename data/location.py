@@ -168,7 +168,10 @@ class Location:
         """
         selector = fs.FileSelector(self.path(folder), recursive=recursive, allow_not_found=True)
         with reaching(f"{folder}/", "read from", self.name):
-            found = self.filesystem.get_file_info(selector)
+            try:
+                found = self.filesystem.get_file_info(selector)
+            except FileNotFoundError:  # a folder of it was made, or went, while it was listed
+                found = self.filesystem.get_file_info(selector)
         prefix = len(self.root) + 1
         links = tuple(
             f"{one.path}/"

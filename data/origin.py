@@ -67,3 +67,11 @@ def _installed() -> tuple[tuple[str, str], ...]:
 def now() -> str:
     """The time as ISO 8601 in UTC, to the millisecond."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def is_time(text: str) -> bool:
+    """Whether a text is a time as `now` tells it: one with a zone."""
+    try:
+        return datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        return False

@@ -3,19 +3,21 @@
     <location>/<kind>/<key[:2]>/<key>.parquet   the rows
     <location>/<kind>/<key[:2]>/<key>.json      the note (see data/artifact.py)
 
-A pair is an artifact exactly if its note is there and vouches for the very bytes of its rows. It is
-published rows first, so that whatever is cut short leaves a pair that does not match: it is damaged
-and counts as missing, like one that an older version wrote whose table has changed since. A pair
-that was read and found to match is known by the index to be intact, and is not read again to be
-found while its state is the same.
+A pair is an artifact exactly if its note is there and vouches for the very bytes of its rows, and
+these open as rows of their table. It is published rows first, so that whatever is cut short leaves
+a pair that does not match: it is damaged and counts as missing, like one that an older version
+wrote whose table has changed since. A pair that was read and found to match is known by the index
+to be intact, and is not read again to be found while its state is the same.
 """
 
 import hashlib
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from data.artifact import Artifact, Damage, OutdatedError, Voucher, file_digest, vouch
-from data.errors import StoreError
+import pyarrow as pa
+
+from data.artifact import Artifact, Damage, OutdatedError, Voucher, decode, file_digest, vouch
+from data.errors import StoreAccessError, StoreError
 from data.index import Entry, Index
 from data.keys import checked_key
 from data.location import Listed, Location
@@ -41,18 +43,22 @@ class Pair(NamedTuple):
 
 
 class Intact(NamedTuple):
-    """A pair that matches: what its note says, and the bytes of its rows."""
+    """A pair that matches: what its note says, and its rows."""
 
     voucher: Voucher
-    content: bytes
+    rows: pa.Table
 
 
 class _Seen(NamedTuple):
-    """The bytes of a pair's files as they were read, and the state that they were in before."""
+    """The bytes of a pair's files as they were read, and the state that they were in before.
+
+    `trouble` is why they could not be read where something else is in the place of one.
+    """
 
     note: bytes | None
     rows: bytes | None
     state: State | None
+    trouble: str | None = None
 
 
 class Pairs:
@@ -176,7 +182,13 @@ class Pairs:
         place = self._location
         if place.is_local:
             state = state_of(place, pair.rows, pair.note)
-            return _Seen(place.read(pair.note), place.read(pair.rows), state)
+            try:
+                return _Seen(place.read(pair.note), place.read(pair.rows), state)
+            except StoreAccessError as error:
+                if not isinstance(error.__cause__, IsADirectoryError | NotADirectoryError):
+                    raise
+                place.require()  # or it is the store itself
+                return _Seen(None, None, state, _in_the_way(error))
         note, note_file = place.fetch(pair.note) or (None, None)
         rows, rows_file = place.fetch(pair.rows) or (None, None)
         return _Seen(note, rows, state_from(rows_file, note_file))
@@ -187,7 +199,9 @@ class Pairs:
         In the index too, where it may be known to be intact in that very state.
         """
         self.forget(pair)
-        if seen.note is not None or seen.rows is not None:
+        if seen.trouble is not None:
+            self._damaged[pair.rows] = Damage(pair.rows, seen.trouble, blocked=True)
+        elif seen.note is not None or seen.rows is not None:
             try:
                 intact = _matched(pair, seen.note, seen.rows)
             except OutdatedError as error:
@@ -208,6 +222,12 @@ class Pairs:
             self._index.put(pair.kind, pair.key, Entry.of(state, voucher))
 
 
+def _in_the_way(error: StoreAccessError) -> str:
+    """That something else is in the place of a file, as half a sentence."""
+    path, _, _ = str(error).partition(" cannot be ")
+    return f"{path} cannot be read ({error.reason}): remove what is in its place"
+
+
 def _matched(pair: Pair, note: bytes | None, rows: bytes | None) -> Intact:
     """The pair if its note vouches for its rows; else ValueError, as half a sentence."""
     if note is None:
@@ -217,7 +237,7 @@ def _matched(pair: Pair, note: bytes | None, rows: bytes | None) -> Intact:
         raise ValueError("its .parquet file is gone")
     if file_digest(rows) != voucher.sha256:
         raise ValueError("its .parquet file does not match its digest")
-    return Intact(voucher, rows)
+    return Intact(voucher, decode(rows, table(pair.kind)))
 
 
 def _matches(pair: Pair, note: bytes, rows: bytes) -> bool:

@@ -7,6 +7,7 @@ one's own.
 """
 
 import os
+import signal
 import socket
 import uuid
 from dataclasses import dataclass
@@ -39,6 +40,16 @@ class Process:
 def this_process() -> Process:
     """The process that asks."""
     return _process(os.getpid())
+
+
+def ending(code: int) -> str:
+    """How a process ended, as a predicate; `code` is as `subprocess` has it."""
+    if code >= 0:
+        return f"ended with code {code}"
+    try:
+        return f"was killed ({signal.Signals(-code).name})"
+    except ValueError:  # one of those without a name
+        return f"was killed (signal {-code})"
 
 
 @lru_cache(maxsize=1)

@@ -36,7 +36,7 @@ def state_of(location: Location, rows: str, note: str) -> State | None:
         return state_from(location.look(rows), file) if file is not None else None
     try:
         return _state(os.stat(location.path(rows)), os.stat(location.path(note)))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # who reads it is told what is in its way
         return None
     except OSError as error:
         raise refusal(error, f"{rows} cannot be read from the store {location.name!r}") from error

@@ -8,12 +8,12 @@ comes again in its order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from flows.config import Cell, GridConfig, ModelChoice
+from flows.config import Cell, ModelChoice
 from flows.stages import Found
-from flows.walk import CrossTask, Turn, Walk, turns
+from flows.walk import CrossTask, Turn, Walk
 
 MOST_OPEN = 16  # turns at a place
 _AFTER_ALL = ""  # the place of turns that need all others
@@ -36,12 +36,12 @@ class Open:
 class Agenda:
     """The turns of a grid that are to come, by place, and those that are open."""
 
-    def __init__(self, config: GridConfig, place_of: Callable[[ModelChoice], str]) -> None:
+    def __init__(self, grid: Iterable[Turn], place_of: Callable[[ModelChoice], str]) -> None:
         self.open: list[Open] = []
         self._numbers: dict[Turn, int] = {}
         self._places: dict[Turn, str] = {}
         self._to_come: dict[str, list[Turn]] = {}
-        for number, turn in enumerate(turns(config)):
+        for number, turn in enumerate(grid):
             model = _model_of(turn)
             self._numbers[turn] = number
             self._places[turn] = _AFTER_ALL if model is None else place_of(model)

@@ -35,7 +35,7 @@ memory_budget: 1GiB             # what a stage may hold at a time, beside the mo
 max_models: 1                   # in memory at a time, on each device …
 max_bytes: 60GiB                # … and how much all their weights may take; null: no bound
 time_limit: 24h                 # for a stage, which is then stopped and has failed; null: none
-retries: 3                      # of what may pass: no memory, no disk, a process that was killed
+retries: 3                      # of what may pass: no memory, no disk, a killed process, lost input
 device: auto
 judging:
   resamples: 1000               # of the examples, for standard errors and intervals

@@ -235,11 +235,22 @@ class Service:
         )
 
     async def _listen(self, since: datetime) -> None:
-        """Say of every run that Prefect cancels, because another is still going, that it does."""
+        """Say of every run that Prefect cancels, because another is still going, that it does.
+
+        What keeps it from looking is told once, and it looks again.
+        """
+        told = set[str]()
         while True:
             await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
-            with contextlib.suppress(httpx.HTTPError):  # it may come back
+            try:
                 await self.tell_of_cancelled(since)
+            except httpx.HTTPError:  # the server may come back
+                continue
+            except Exception as error:  # of a task that nobody else would hear of
+                said = f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}"
+                if said not in told:
+                    self.tell(f"runs that are cancelled cannot be looked for ({said})")
+                told.add(said)
 
     async def tell_of_cancelled(self, since: datetime) -> None:
         """Say of the runs due since then that were cancelled while another was going; once each."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import queue
 import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ from flows.quantities import seconds_as_text
 from flows.runner import Done, Order, Runner
 from flows.stages import ShardStage
 from flows.supervisor import Supervisor
+from flows.walk import Turn, turns
 from flows.walker import Walker
 
 if TYPE_CHECKING:
@@ -38,17 +40,23 @@ _SECONDS_WITHOUT_ROOM = 0.2
 
 
 class Dispatcher:
-    """One pass over the turns of a grid."""
+    """One pass over the turns of a grid, or over some of them."""
 
     def __init__(
-        self, config: GridConfig, location: str, runner: Runner, supervisor: Supervisor
+        self,
+        config: GridConfig,
+        location: str,
+        runner: Runner,
+        supervisor: Supervisor,
+        to_do: Iterable[Turn] | None = None,
     ) -> None:
         self.config = config
         self.location = location
         self.runner = runner
-        self.run = supervisor
+        self.supervisor = supervisor
         self._jobs = Jobs()
-        self._walker = Walker(config, runner, supervisor, self._jobs)
+        to_do = turns(config) if to_do is None else to_do
+        self._walker = Walker(config, to_do, runner, supervisor, self._jobs)
         self._caps = Caps()
         self._at: dict[str, ModelIdentity] = {}  # the model that a place ran last
         self._running: dict[PrefectFuture[Any], Job] = {}
@@ -65,7 +73,7 @@ class Dispatcher:
             self._hand_out()
             self._stop_what_hangs()
             self._wait()
-            self.run.now_and_then()
+            self.supervisor.now_and_then()
 
     def _is_idle(self, place: str) -> bool:
         """Whether a place has more room than stages that are ready."""
@@ -77,7 +85,7 @@ class Dispatcher:
         """See what became of stages that were put aside, when it is time."""
         for job in self._jobs.due():
             if job.told:  # another process is at it, or was
-                found = self.run.find(job.turns[0], job.stage)
+                found = self.supervisor.find(job.turns[0], job.stage)
                 if found is not None:
                     self._walker.deliver(job, found)
                     continue
@@ -92,7 +100,7 @@ class Dispatcher:
                     break
                 if not self._jobs.is_wanted(job):
                     continue
-                holder = self.run.leased().get(job.key)
+                holder = self.supervisor.leased().get(job.key)
                 if holder is not None:
                     self._leave_to(job, holder)
                 elif self._jobs.follows_trouble(job):
@@ -107,7 +115,7 @@ class Dispatcher:
             return ready
         needed = present in ready or any(
             one.model is not None
-            and self.run.identity(one.model) == present
+            and self.supervisor.identity(one.model) == present
             and not self._walker.is_stalled(one)
             for one in self._walker.agenda.open_at(place)
         )
@@ -115,7 +123,7 @@ class Dispatcher:
 
     def _leave_to(self, job: Job, holder: str) -> None:
         if job.told != holder:
-            self.run.elsewhere(job.turns[0], job.stage, holder)
+            self.supervisor.elsewhere(job.turns[0], job.stage, holder)
         job.told = holder
         self._jobs.untrouble(job)
         self._jobs.put_aside(job, SECONDS_ASIDE)
@@ -131,10 +139,10 @@ class Dispatcher:
             self.config.max_models,
             self.config.max_bytes,
             self._next_model(job) if self.config.max_models > 1 else None,
-            doubted=self._walker.was_lost(job.key),
+            doubted=job.key in self._walker.losses,
         )
-        self.run.started(job.turns[0], stage)
-        future = self.runner.submit(self.run.task_of(stage), order)
+        self.supervisor.started(job.turns[0], stage)
+        future = self.runner.submit(self.supervisor.task_of(stage), order)
         job.told = ""
         if stage.runs is not None:
             self._at[job.place] = stage.runs
@@ -147,7 +155,7 @@ class Dispatcher:
         if job.stage.runs is None:
             return None
         model = next(self._walker.agenda.models_to_come(job.place), None)
-        following = None if model is None else self.run.identity(model)
+        following = None if model is None else self.supervisor.identity(model)
         return None if following == job.stage.runs else following
 
     def _stop_what_hangs(self) -> None:
@@ -199,12 +207,12 @@ class Dispatcher:
             return
         if done is None:
             if self._jobs.is_wanted(job):
-                self._leave_to(job, self.run.leased().get(job.key, "another process"))
+                self._leave_to(job, self.supervisor.leased().get(job.key, "another process"))
             return
         self._caps.learn(job.kind, job.most_examples, done.most_examples)
         if job.attempts:  # the process that died may have published it before
             done = replace(done, reused=False)
-        self.run.done(job.turns, job.stage, done)
+        self.supervisor.done(job.turns, job.stage, done)
         self._walker.deliver(job, done.found)
 
     def _failed(self, job: Job, error: Exception) -> None:
@@ -215,7 +223,7 @@ class Dispatcher:
         if lost is not None:
             if not self._jobs.is_wanted(job):
                 return
-            if self.run.is_lost(lost):
+            if self.supervisor.is_lost(lost):
                 self._lost_its_input(job, lost, error)
                 return
             may_pass = True  # it is there again
@@ -231,18 +239,21 @@ class Dispatcher:
         seconds = wait_before(job.attempts)
         job.attempts += 1
         self._jobs.trouble(job)
-        self.run.put_off(job.turns[0], job.stage, str(error), seconds)
+        self.supervisor.put_off(job.turns[0], job.stage, str(error), seconds)
         self._jobs.put_aside(job, seconds)
 
     def _lost_its_input(self, job: Job, lost: Lost, error: Exception) -> None:
         """Have the turns walked anew that want a stage whose input is gone."""
-        if self._walker.may_be_made_again(lost):
-            self.run.put_off(job.turns[0], job.stage, lost.again, 0.0)
-        self._jobs.forget(job)
-        self._walker.make_again(job.wanting, lost, error)
+        losses = self._walker.losses
+        if losses.may_be_made_again(job.key, lost):
+            self.supervisor.put_off(job.turns[0], job.stage, lost.again, 0.0)
+            self._jobs.forget(job)
+            self._walker.make_again(job.wanting, lost, error)
+        else:
+            self._fail(job, losses.last_word(job.key, lost, error))
 
     def _fail(self, job: Job, error: Exception) -> None:
         self._jobs.forget(job)
-        told = self.run.failed(job.turns, job.stage, error)
+        told = self.supervisor.failed(job.turns, job.stage, error)
         for one in job.wanting:
             self._walker.give_up(one, told)

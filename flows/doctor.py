@@ -183,6 +183,8 @@ def _artifacts(store: Store, quick: bool) -> Iterator[Finding]:
     if damaged:
         for one in damaged[:_SHOWN]:
             advice = "the next run rebuilds it if a grid needs it; `circuit-grid clean` removes it"
+            if one.blocked:
+                advice = "remove it, then run again"
             yield Finding(False, f"{one.path} is damaged: {one.reason}", advice)
         if len(damaged) > _SHOWN:
             yield Finding(False, f"and {counted(len(damaged) - _SHOWN, 'more damaged artifact')}")

@@ -82,6 +82,7 @@ def _carry_out(order: Order) -> Done | None:
         found = finished(bench.store, stage)  # another process may just have finished it
         if found is not None:
             return Done(found, reused=True)
+        stage.prepare()
         device = None
         if stage.runs is not None:
             device = str(bench.model(stage.runs).device)  # loading is not the stage's own time

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextvars import ContextVar
 
+import httpx
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
@@ -24,6 +25,7 @@ from flows.progress import Watcher
 from flows.publishing import announce
 from flows.run import Run
 from flows.runner import InlineRunner, Runner
+from flows.server import ServerError
 from flows.settings import has_own_server, prefect_server
 from flows.threads_runner import ThreadsRunner
 from flows.watchers import Watchers
@@ -52,7 +54,7 @@ circuit_grid = flow(name="circuit-grid", flow_run_name="{grid}", validate_parame
 def state_of(outcome: Outcome) -> State:
     """What Prefect is told of a run: Completed, or Failed with the list of what failed."""
     if outcome.failures:
-        lines = "\n".join(f"{one.turn.label}: {one.sentence}" for one in outcome.failures)
+        lines = "\n".join(f"{one.turn.label}: {one.told}" for one in outcome.failures)
         return Failed(message=f"{len(outcome.failures)} failed\n{lines}")
     computed, reused = outcome.count("computed"), outcome.count("reused")
     if not computed:
@@ -120,5 +122,10 @@ def _run_flow(run: Run, plan: Plan, runner: Runner) -> None:
             state = flow_of_runner(run.config.name, shown, return_state=True)
             if not run.outcome.whole:
                 state.result()  # raises what ended the flow
+        except httpx.TransportError as error:
+            gone = f"the Prefect server does not answer any more ({error})"
+            if not run.outcome.whole:
+                raise ServerError(f"{gone}: run again; what is finished is kept") from error
+            run.watcher.waiting(f"{gone}, and was not told how the run ended")
         finally:
             _CURRENT.reset(token)

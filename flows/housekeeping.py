@@ -55,20 +55,22 @@ def look_over(
     needed = _needed(store, notes.values())
     stale = frozenset[str]() if unreadable else _stale(notes.values()) - needed
     damaged = {one.path for one in store.damaged}
+    blocked = {one.path for one in store.damaged if one.blocked}  # for people to remove
     if version_of(store.location) == SCHEMA_VERSION:
         damaged |= {one.path for one in store.outdated}
     least, young = _least_ages(older_than), 0
     removals: list[Removal] = []
     for kind in TABLES if not running else ():
         for key, files in sorted(files_of(store.location, kind).items()):
-            if key in leased:
+            path = f"{kind}/{key[:2]}/{key}.parquet"
+            if key in leased or path in blocked:
                 continue
             reason: Reason
             if key in stale:
                 reason, age = "stale", older_than or 0.0
             elif key not in needed and not unreadable:
                 reason, age = "unreferenced", (older_than or 0.0) if key in gone else least
-            elif f"{kind}/{key[:2]}/{key}.parquet" in damaged:
+            elif path in damaged:
                 reason, age = "leftover", least
             else:
                 continue

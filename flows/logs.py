@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
+from flows.patience import in_so_long
 from flows.plan import Plan
 from flows.progress import Watcher, whom
 from flows.stages import Stage
@@ -93,7 +94,7 @@ class LogWatcher(Watcher):
     def stage_retried(self, turn: Turn, stage: Stage, sentence: str, seconds: float) -> None:
         """A stage will be tried again."""
         super().stage_retried(turn, stage, sentence, seconds)
-        self._say(logging.WARNING, turn, stage.label, f"again in {seconds:.0f} s: {sentence}")
+        self._say(logging.WARNING, turn, stage.label, f"again {in_so_long(seconds)}: {sentence}")
 
     def stage_elsewhere(self, turn: Turn, stage: Stage, holder: str) -> None:
         """Another process is doing a stage."""

@@ -20,6 +20,11 @@ class Failure:
     stage: str
     sentence: str
 
+    @property
+    def told(self) -> str:
+        """The sentence, after the stage's name unless it was the turn itself that failed."""
+        return self.sentence if self.stage == "plan" else f"{self.stage}: {self.sentence}"
+
 
 @dataclass
 class Outcome:

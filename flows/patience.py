@@ -22,6 +22,11 @@ def wait_before(attempt: int) -> float:
     return float(min(LONGEST_WAIT, FIRST_WAIT * WAIT_FACTOR ** min(attempt, 8)))
 
 
+def in_so_long(seconds: float) -> str:
+    """When something is tried again, for people."""
+    return f"in {seconds:.0f} s" if seconds else "at once"
+
+
 class Patience:
     """Waits for a store that is out of reach, and tells of it once.
 

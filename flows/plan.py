@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +17,7 @@ from flows.estimates import weight
 from flows.identity import Identities
 from flows.judgement import Products
 from flows.stages import Found, Stage
-from flows.walk import Turn, follow, turns, walk
+from flows.walk import Turn, Walk, follow, turns, walk
 from flows.workbench import Workbench
 from tasks import TaskError
 
@@ -80,7 +80,8 @@ def make_plan(config: GridConfig, bench: Workbench, identities: Identities) -> P
             lacking: list[Stage] = []
             look = partial(_look, bench.store, stages, lacking)
             try:
-                products = follow(walk(turn, config, bench, identities, done), look)
+                begin = partial(walk, turn, config, bench, identities, done)
+                products = _followed(begin, look, lacking)
                 if isinstance(turn, Cell) and products is not None:
                     done[turn] = products
             except StoreUnavailableError:
@@ -89,6 +90,21 @@ def make_plan(config: GridConfig, bench: Workbench, identities: Identities) -> P
                 unplannable.add(turn)
             missing[turn] = tuple(lacking)
     return Plan(tuple(stages.values()), missing, frozenset(unplannable), done)
+
+
+def _followed(
+    begin: Callable[[], Walk], look: Callable[[Stage], Found | None], lacking: list[Stage]
+) -> Products | None:
+    """What a walk ends in; begun anew where it meets damage, which it finds missing then."""
+    met: set[str] = set()
+    while True:
+        try:
+            return follow(begin(), look)
+        except ArtifactLostError as error:
+            if error.key in met:
+                raise
+            met.add(error.key)
+            lacking.clear()
 
 
 def _look(

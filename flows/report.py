@@ -82,7 +82,7 @@ def report(run: Run, console: Console, seconds: float) -> None:
         console.print(f"[bold red]{what} failed:[/]")
         for failure in outcome.failures:
             say(console, Text.assemble("  ", ("✗", "red"), f" {failure.turn.label}"), 4)
-            say(console, f"    {failure.sentence}", 4)
+            say(console, f"    {failure.told}", 4)
 
 
 def _left_out(config: GridConfig) -> list[str]:

@@ -27,7 +27,7 @@ from flows.estimates import Estimates, recorded
 from flows.identity import Identities, ModelIdentity
 from flows.judgement import Products
 from flows.outcome import Failure, Outcome
-from flows.patience import Patience
+from flows.patience import Patience, in_so_long
 from flows.plan import Plan, finished, make_plan, planned, turn_key
 from flows.progress import Watcher
 from flows.publishing import Announcer
@@ -41,6 +41,11 @@ from tasks import TaskError
 _SECONDS_BETWEEN_NOTES = 5.0
 _REST = 20.0  # times as long between two notes as one takes
 _SECONDS_BETWEEN_LOOKS = 1.0  # at what other processes have leased
+
+_LOST_AGAIN = (
+    "what it wrote was damaged or gone at the end of the run, however often it was built: "
+    "something damages the store's files; check its disk, then run again"
+)
 
 T = TypeVar("T")
 
@@ -75,7 +80,7 @@ class Run:
         self._note_next = 0.0
         self._has_news = False
         self._leased: tuple[float, dict[str, str]] = (0.0, {})
-        self._failed_before = {one.key for one in self.bench.store.failures()}
+        self._noted_as_failed = {one.key for one in self.bench.store.failures()}
 
     def noted_as_running(self) -> Lease:
         """The lease of the run itself: nothing that it may need is removed while it is held."""
@@ -95,7 +100,7 @@ class Run:
         store, now = self.bench.store, {stage.key for stage in plan.stages}
         failed = {one.key for one in store.failures()}
         for stage in store.grids().get(self.config.name, ()) if failed else ():
-            if stage.key in failed and stage.key not in now:
+            if stage.key in failed and stage.key not in now and stage.key not in self._failed:
                 store.clear_failure(stage.key)
 
     def _note(self, whole: bool = True) -> None:
@@ -113,13 +118,37 @@ class Run:
         self.watcher.timed(Estimates(timings))
         self.watcher.started(plan)
         try:
-            Dispatcher(self.config, self.location, runner, self).go()
+            self._bring_to_an_end(runner)
         finally:
             runner.close()
             with suppress(StoreError):  # where it is gone, that is said already
                 self._note(whole=False)  # more keys are known than before
-        self.plan()
         return self._end()
+
+    def _bring_to_an_end(self, runner: Runner) -> None:
+        """Dispatch all turns; then those again of which something was lost after it was needed."""
+        lacking: Mapping[Turn, Stage] = {}
+        for _ in range(self.config.retries + 1):
+            Dispatcher(self.config, self.location, runner, self, lacking or None).go()
+            lacking = self._lacking(self.plan())
+            if not lacking:
+                return
+        for turn, stage in lacking.items():
+            self._fail(turn, stage.label, _LOST_AGAIN)
+
+    def _lacking(self, plan: Plan) -> dict[Turn, Stage]:
+        """The turns that ended well and lack something by now, and what.
+
+        Of those that need several cells, only where the plan sees the cells that the run saw.
+        """
+        products, failed = self.outcome.products, {one.turn for one in self.outcome.failures}
+        sees_the_same = plan.products.keys() == products.keys()
+        products.update((cell, it) for cell, it in plan.products.items() if cell in products)
+        return {
+            turn: stages[0]
+            for turn, stages in plan.missing.items()
+            if stages and turn not in failed and (isinstance(turn, Cell) or sees_the_same)
+        }
 
     def take_over(self, plan: Plan) -> Outcome:
         """Take everything from a plan that lacks nothing."""
@@ -162,7 +191,7 @@ class Run:
         return found
 
     def is_lost(self, lost: Lost) -> bool:
-        """Whether an artifact cannot be read; what is noted of it as found is put right."""
+        """Whether an artifact still cannot be read; if so, `find` finds it missing from now on."""
 
         def look() -> bool:
             try:
@@ -209,6 +238,7 @@ class Run:
     def done(self, wanted_by: list[Turn], stage: Stage, done: Done) -> None:
         """A stage is finished: for the first turn that wants it computed, for the others there."""
         assert stage.key is not None
+        self._leased[1].pop(stage.key, None)
         if done.reused:
             self.outcome.statuses.setdefault((stage.name, stage.key), "reused")
         else:  # whoever found it before this was told found it computed just now
@@ -259,7 +289,7 @@ class Run:
         """A turn's walk was cut short, for this reason, and begins again in so many seconds."""
         self._patiently(self.bench.store.require)
         if not self._patience.has_told(sentence):
-            self.watcher.waiting(f"{turn.label}: {sentence} Trying again in {seconds:.0f} s")
+            self.watcher.waiting(f"{turn.label}: {sentence} Again {in_so_long(seconds)}")
 
     def gave_up(self, turn: Turn, error: Exception) -> None:
         """A turn cannot be finished; what is not a turn's own failure is raised."""
@@ -270,6 +300,7 @@ class Run:
                 self._fail(turn, error.stage.label, error.sentence)
             case TaskError() | CircuitError() | StoreError() | GridError() | StageError():
                 about = (turn_key(turn), "cell", turn.label, str(error))
+                self._noted_as_failed.add(turn_key(turn))
                 self._patiently(lambda: self.bench.store.record_failure(*about))
                 self._fail(turn, "plan", str(error))
             case _:
@@ -289,7 +320,7 @@ class Run:
     def _forgive(self, turn: Turn) -> None:
         """Forget a failure that a turn had in an earlier run."""
         key = turn_key(turn)
-        if key in self._failed_before:
+        if key in self._noted_as_failed:
             self._patiently(lambda: self.bench.store.clear_failure(key))
 
     def folder(self, name: str) -> Path:

@@ -93,15 +93,14 @@ class PrivateServer:
         while not _answers(f"{self.api_url}/health"):
             code = self._process.poll()
             if code is not None or time.monotonic() > deadline:
-                what = (
-                    f"ended with code {code}"
-                    if code is not None
-                    else f"is silent for {seconds:.0f} s"
-                )
-                last = (self.home / _LOG).read_text(errors="replace").strip().split("\n")[-1]
+                from data.processes import ending  # not for the script that this file is, too
+
+                what = f"is silent for {seconds:.0f} s" if code is None else ending(code)
+                lines = (self.home / _LOG).read_text(errors="replace").strip().splitlines()
+                said = f": {lines[-1]}" if lines else ""
                 self.stop()
                 raise ServerError(
-                    f"Prefect's private server {what} ({last}); "
+                    f"Prefect's private server {what}{said}; "
                     f"start one by `prefect server start` and set PREFECT_API_URL to use it"
                 )
             time.sleep(0.1)

@@ -124,7 +124,7 @@ def _lifted(columns: list[_Column], width: int) -> tuple[list[_Column], list[int
     """
     n_rows = len(columns[0].cells)
     lifted, starts = list[_Column](), [0]
-    for n in range(1, len(columns)):
+    for n in range(1, len(columns) if n_rows else 0):
         level = [one for one in columns if one not in lifted]
         if _takes([one.least for one in level]) <= width:
             break

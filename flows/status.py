@@ -48,10 +48,9 @@ def watch(
 ) -> Standing:
     """Show how everything stands until all is done; returns how it stood at last.
 
-    It ends, too, where some failed, cannot be read or there is none, and nothing has happened for a
-    while. Looks
-    every so many seconds; in a terminal what was shown is replaced, anywhere else a line tells what
-    has changed.
+    It ends, too, where a stage failed, a grid's note cannot be read, or there is no grid, and
+    nothing has happened for a while. Looks every so many seconds; in a terminal what was shown is
+    replaced, anywhere else a line tells what has changed.
     """
     looks = _looks(standings, every, planned)
     if console.is_terminal:
@@ -129,7 +128,8 @@ def _parts(
         yield Text.from_markup(f"[red]failed[/]  {cell}, {stage}:")
         yield Text(f"        {failure.sentence}")
     for damage in standing.damaged:
-        what = f"{escape(damage.path)}: {escape(damage.reason)}; the next run rebuilds it"
+        then = "then run again" if damage.blocked else "the next run rebuilds it"
+        what = f"{escape(damage.path)}: {escape(damage.reason)}; {then}"
         yield Text.from_markup(f"[yellow]damaged[/] {what}")
 
 
@@ -145,7 +145,7 @@ def _table(grid: GridStanding, always: Collection[Condition]) -> Table:
         cells = [_number(row.counts[one], _STYLES.get(one, "")) for one in shown]
         known = row.left.is_near and row.left.seconds
         left = about(row.left.seconds) if known else ""
-        table.add_row(row.stage, *cells, *([left] if timed else []))
+        table.add_row(Text(row.stage), *cells, *([left] if timed else []))
     return table
 
 
@@ -156,7 +156,7 @@ def _number(n: int, style: str) -> Text:
 def _besides(grid: GridStanding) -> Iterator[Text]:
     """Who is at what now, and what lies in the store beside what the grid needs."""
     for one in grid.running[:_MOST_RUNNING]:
-        what = f"{escape(one.stage.cell)}, {one.stage.stage}"
+        what = f"{escape(one.stage.cell)}, {escape(one.stage.stage)}"
         yield Text.from_markup(
             f"[green]running[/] {what}, by {escape(whom(one.holder))}{_for(one)}"
         )

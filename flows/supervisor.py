@@ -28,7 +28,7 @@ class Supervisor(Protocol):
         """A stage's artifacts if it is finished, noted as reused. Raises for one that failed."""
 
     def is_lost(self, lost: Lost) -> bool:
-        """Whether an artifact that could not be read still cannot; then `find` finds it missing."""
+        """Whether an artifact still cannot be read; if so, `find` finds it missing from now on."""
 
     def leased(self) -> Mapping[str, str]:
         """Which keys other processes are at, and who: `host:pid`."""

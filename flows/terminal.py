@@ -20,6 +20,7 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
+from flows.patience import in_so_long
 from flows.plan import Plan
 from flows.progress import Underway, Watcher, whom
 from flows.stages import Stage
@@ -242,7 +243,7 @@ class LineWatcher(Watcher):
 
 def retried(turn: Turn, stage: Stage, sentence: str, seconds: float) -> str:
     """That a stage will be tried again, for people."""
-    return f"{turn.label}: {stage.label} failed, again in {seconds:.0f} s: {sentence}"
+    return f"{turn.label}: {stage.label} failed, again {in_so_long(seconds)}: {sentence}"
 
 
 def cut(turn: Turn, stage: Stage, most_examples: int) -> str:

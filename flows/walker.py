@@ -2,44 +2,49 @@
 
 A turn whose walk the store refuses begins again after a while. So does, at once, one that cannot
 read an artifact which was there when it was planned: it has been damaged since, or is gone; walked
-anew, the turn finds it missing, and it is made again. The same artifact is made again at most
-`retries` times.
+anew, the turn finds it missing, and it is made again (see `flows/losses.py`).
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from data.errors import ArtifactLostError, StoreUnavailableError
 from flows.agenda import Agenda, Open
 from flows.config import Cell, GridConfig
-from flows.errors import Lost, StageError
+from flows.errors import Lost
 from flows.jobs import Job, Jobs
+from flows.losses import Losses
 from flows.patience import wait_before
 from flows.runner import Runner
 from flows.stages import Found, Stage
 from flows.supervisor import Supervisor
 from flows.walk import Turn
-from flows.wrapping import counted
 
 
 class Walker:
     """Takes the turns of an agenda through their walks; what they miss are its jobs."""
 
     def __init__(
-        self, config: GridConfig, runner: Runner, supervisor: Supervisor, jobs: Jobs
+        self,
+        config: GridConfig,
+        to_do: Iterable[Turn],
+        runner: Runner,
+        supervisor: Supervisor,
+        jobs: Jobs,
     ) -> None:
         self.config = config
         self.runner = runner
-        self.run = supervisor
+        self.supervisor = supervisor
         self.jobs = jobs
-        self.agenda = Agenda(config, lambda model: runner.place_of(config.device_of(model)))
+        self.agenda = Agenda(to_do, lambda model: runner.place_of(config.device_of(model)))
         self._refused: Counter[Turn] = Counter()  # how often the store refused a turn's walk
         self._not_before = 0.0  # when turns may be opened again
-        self._asked_by: dict[str, Turn] = {}  # the first turn that asked for a stage, by its key
-        self._lost: Counter[str] = Counter()  # how often what a stage wrote was lost, by its key
+        self.losses = Losses(config.retries)
+        self._asked_by: dict[str, dict[Turn, None]] = {}  # the turns that asked for a stage
+        self._given_up: set[Turn] = set()
 
     @property
     def is_waiting(self) -> bool:
@@ -79,39 +84,31 @@ class Walker:
     def give_up(self, one: Open, error: Exception) -> None:
         """End a turn that cannot be finished."""
         self.agenda.close(one)
-        self.run.gave_up(one.turn, error)
-
-    # What was lost ----------------------------------------------------------------------------
-
-    def was_lost(self, key: str) -> bool:
-        """Whether something that the stage under a key wrote was lost in this run."""
-        return key in self._lost
-
-    def may_be_made_again(self, lost: Lost) -> bool:
-        """Whether an artifact was not lost too often yet."""
-        return self._lost[lost.key] < self.config.retries
+        self._given_up.add(one.turn)
+        self.supervisor.gave_up(one.turn, error)
 
     def make_again(self, lacking: list[Open], lost: Lost, error: Exception) -> None:
-        """Have turns begin again, by which what they lack is found missing; or give them up.
+        """Have turns begin again, by which what they lack is found missing.
 
-        Only a cell asks for all that it needs; for another turn, who asked for it first begins
-        again, too.
+        A cell asks for all that it needs. Another turn may lack what it did not ask for: then a
+        cell that did begins again, too. Where none of these could be finished, the turn is given up
+        with the error.
         """
-        if not self.may_be_made_again(lost):
-            for one in lacking:
-                self.give_up(one, self._last_word(lost, error))
-            return
-        self._lost[lost.key] += 1
-        maker = self._asked_by.get(lost.key)
-        if maker is not None and not all(isinstance(one.turn, Cell) for one in lacking):
-            self.agenda.put_back(maker)
+        asked = self._asked_by.get(lost.key, {})
+        makers = [one for one in asked if isinstance(one, Cell) and one not in self._given_up]
         for one in lacking:
+            asks_itself = isinstance(one.turn, Cell) or one.turn in asked
+            if not asks_itself and not makers:
+                self.give_up(one, error)
+                continue
+            if not asks_itself:
+                self.agenda.put_back(makers[0])
             self.agenda.put_back(one.turn)
 
     # ------------------------------------------------------------------------------------------
 
     def _begin(self, turn: Turn) -> None:
-        opened = self.agenda.begin(turn, self.run.begin(turn))
+        opened = self.agenda.begin(turn, self.supervisor.begin(turn))
         self._go_on(opened, lambda: next(opened.walk))
 
     def _go_on(self, one: Open, ask: Callable[[], tuple[Stage, ...]]) -> None:
@@ -122,16 +119,19 @@ class Walker:
                 self._take(one, one.walk.send(tuple(one.found)))
         except StopIteration as end:
             self.agenda.close(one)
-            self.run.ended(one.turn, end.value)
+            self._given_up.discard(one.turn)
+            self.supervisor.ended(one.turn, end.value)
         except StoreUnavailableError as error:
             if self._refused[one.turn] >= self.config.retries:
                 raise
             self._open_later(one, error)
         except ArtifactLostError as error:
             lost = Lost(error.kind, error.key, error.reason)
-            if self.may_be_made_again(lost):
-                self.run.refused(one.turn, lost.again, 0.0)
-            self.make_again([one], lost, error)
+            if self.losses.may_be_made_again(one.turn, lost):
+                self.supervisor.refused(one.turn, lost.again, 0.0)
+                self.make_again([one], lost, error)
+            else:
+                self.give_up(one, self.losses.last_word(one.turn, lost, error))
         except Exception as error:
             # The boundary of a turn: the run says which errors are a turn's own.
             self.give_up(one, error)
@@ -140,10 +140,10 @@ class Walker:
         """Look for stages that a turn asks for, and want those that are not finished."""
         one.found = []
         for i, stage in enumerate(stages):
-            found = self.run.find(one.turn, stage)
+            found = self.supervisor.find(one.turn, stage)
             one.found.append(found)
             if stage.key is not None:
-                self._asked_by.setdefault(stage.key, one.turn)
+                self._asked_by.setdefault(stage.key, {})[one.turn] = None
             if found is None:
                 device = None if stage.runs is None else stage.runs.device
                 self.jobs.want(one, i, stage, self.runner.place_of(device))
@@ -154,14 +154,4 @@ class Walker:
         self._refused[one.turn] += 1
         self._not_before = time.monotonic() + seconds
         self.agenda.put_back(one.turn)
-        self.run.refused(one.turn, str(error), seconds)
-
-    def _last_word(self, lost: Lost, error: Exception) -> Exception:
-        """What is said of an artifact that is lost again and again."""
-        n = self._lost[lost.key]
-        if not n:
-            return error
-        return StageError(
-            f"{lost.kind} {lost.key} {lost.reason}, and so it was each time that it was built "
-            f"again ({counted(n, 'time')}): something damages the store's files; check its disk"
-        )
+        self.supervisor.refused(one.turn, str(error), seconds)

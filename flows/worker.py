@@ -21,6 +21,7 @@ import time
 from multiprocessing.connection import Connection
 from typing import IO, TYPE_CHECKING
 
+from data.processes import ending
 from flows.errors import StageError, WorkerDiedError
 
 if TYPE_CHECKING:
@@ -52,7 +53,10 @@ class Worker:
 
     @property
     def seconds(self) -> float:
-        """For how long it has been at its present order; the time to start is not counted."""
+        """For how long it has been at its present order; the time to start is not counted.
+
+        Nor is what it takes to import what the order is carried out with.
+        """
         since = self._busy_since
         return 0.0 if since is None else time.monotonic() - since
 
@@ -76,8 +80,9 @@ class Worker:
                 if not self._is_ready:
                     connection.recv()
                     self._is_ready = True
-                self._busy_since = time.monotonic()
                 connection.send(order)
+                connection.recv()  # what it takes is imported
+                self._busy_since = time.monotonic()
                 answer: Done | StageError | None = connection.recv()
             except (EOFError, OSError):
                 raise WorkerDiedError(self._obituary(process)) from None
@@ -134,12 +139,9 @@ class Worker:
             code = process.wait(_SECONDS_TO_DIE)
         except subprocess.TimeoutExpired:
             return "the process that did it cannot be ended by the system, and was given up"
-        if code < 0:
-            how = f"was killed ({signal.Signals(-code).name})"
-            if -code == signal.SIGKILL:
-                how += ", as the system does where memory runs out"
-        else:
-            how = f"ended with code {code}"
+        how = ending(code)
+        if code == -signal.SIGKILL:
+            how += ", as the system does where memory runs out"
         assert self._talk is not None
         size = self._talk.seek(0, os.SEEK_END)
         self._talk.seek(max(0, size - _LAST_WORDS))
@@ -172,6 +174,9 @@ def serve(descriptor: int, name: str) -> None:
     connection.send("ready")
     while True:
         order = orders.get()
+        with contextlib.suppress(Exception):  # who carries it out meets it again, and tells
+            order.stage.prepare()
+        connection.send("ready")
         answer: Done | StageError | None
         try:
             answer = carry_out(order, in_worker=True)

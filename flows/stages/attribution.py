@@ -33,6 +33,7 @@ class ShardStage(Stage):
     name = "shard"
     version = 2
     kinds = ("shards",)
+    modules = ("circuits.attribution",)
     model: ModelIdentity
     method: MethodStage
     described: Found | None

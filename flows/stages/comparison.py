@@ -27,6 +27,7 @@ class ScoreComparisonsStage(Stage):
 
     name = "score comparisons"
     kinds = ("score_comparisons",)
+    modules = ("circuits.comparison", "scipy.stats")
     level: str
     sides: tuple[Compared, ...]
 
@@ -64,6 +65,7 @@ class CircuitComparisonsStage(Stage):
 
     name = "circuit comparisons"
     kinds = ("circuit_comparisons",)
+    modules = ("circuits.comparison", "scipy.stats")
     level: str
     rule: str
     sides: tuple[Compared, ...]

@@ -71,6 +71,7 @@ class DatasetStage(Stage):
 
     name = "dataset"
     kinds = ("datasets",)
+    modules = ("circuits.model", "transformers.models.auto.tokenization_auto")
     task: TaskChoice
     content: str  # digest of what the examples are made from
     split: str

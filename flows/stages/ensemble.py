@@ -63,6 +63,7 @@ class EnsembleStage(Stage):
 
     name = "ensemble"
     kinds = ("scores",)
+    modules = ("circuits.ensemble", "scipy.stats")
     identity: ModelIdentity
     described: Found | None
     dataset: Found | None

@@ -18,6 +18,7 @@ class RecoveryStage(Stage):
 
     name = "recovery"
     kinds = ("recoveries",)
+    modules = ("circuits.recovery",)
     described: Found | None
     scores: Found | None
     level: str

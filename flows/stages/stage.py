@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -25,6 +26,7 @@ from flows.workbench import Workbench
 Found = Mapping[str, Artifact]  # a finished stage: its artifacts by kind
 Rows = Mapping[str, pa.Table]
 
+_ALWAYS = ("pandas",)  # tables import it to be made of rows
 _OF_FILES = {"model", "tokenizer", "content"}  # parameters that are digests of what files hold
 
 
@@ -36,6 +38,7 @@ class Stage(ABC):
     name: ClassVar[str]
     version: ClassVar[int] = 1
     kinds: ClassVar[tuple[str, ...]]  # the tables it writes, those that others belong to
+    modules: ClassVar[tuple[str, ...]] = ()  # what it is built with and takes long to import
 
     @property
     @abstractmethod
@@ -79,6 +82,11 @@ class Stage(ABC):
         if len(known) < len(self.upstream):
             return None
         return stage_key(self.name, self.version, self.parameters, known)
+
+    def prepare(self) -> None:
+        """Import what it is built with: that takes seconds once a process, and is not its work."""
+        for name in (*_ALWAYS, *self.modules):
+            import_module(name)
 
     @abstractmethod
     def build(self, bench: Workbench) -> Rows:

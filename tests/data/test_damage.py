@@ -2,14 +2,21 @@
 
 import json
 import os
+import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from data import Store, StoreError, provenance
-from tests.data.synthetic import key_of, members_table
+from data import Artifact, Store, StoreError, provenance
+from data.artifact import Voucher, file_digest
+from data.errors import ArtifactLostError, StoreAccessError
+from data.index import Entry, Index
+from data.states import seconds_until_settled, state_of
+from tests.data.rot import settle
+from tests.data.synthetic import key_of, members_table, rows_of
 
 KEY = key_of("a circuit")
 ABOUT = provenance("circuits", "ioi · EAP", 1.5)
@@ -24,6 +31,17 @@ def flip(path: Path, position: int, bit: int = 0) -> None:
 
 def edit(path: Path, **changes: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def believe(store: Store, kind: str, key: str, voucher: Voucher) -> None:
+    """Have the saved index know an artifact as somebody vouched for it."""
+    stem = f"{kind}/{key[:2]}/{key}"
+    state = state_of(store.location, f"{stem}.parquet", f"{stem}.json")
+    assert state is not None
+    time.sleep(seconds_until_settled(state))
+    index = Index(store.location)
+    index.put(kind, key, Entry.of(state, voucher))
+    index.save()
 
 
 DAMAGES: dict[str, Callable[[Path, Path], object]] = {
@@ -132,6 +150,60 @@ def test_leftovers_of_killed_writers_are_no_artifacts(store: Store, tmp_path: Pa
     (folder / f".{KEY}.parquet.1.ab.tmp").write_bytes(b"half")
     (folder / "notes.txt").write_text("x")
     assert [artifact.key for artifact in store.artifacts("members")] == [KEY]
+
+
+def test_vouched_rows_that_do_not_open_are_damaged_whoever_believed_them(
+    store: Store, tmp_path: Path
+) -> None:
+    rows = tmp_path / "members" / KEY[:2] / f"{KEY}.parquet"
+    settle(store)
+    note = rows.with_suffix(".json")
+    content = b"PAR1 and nothing else"
+    said = json.loads(note.read_text())
+    rows.write_bytes(content)
+    voucher = Voucher(Artifact("members", KEY, said["digest"], said["rows"], said["provenance"]),
+                      file_digest(content))  # fmt: skip
+    note.write_bytes(voucher.to_json())
+    believe(store, "members", KEY, voucher)
+    opened = Store.open(tmp_path)
+    assert opened.find("members", KEY) is not None
+    with pytest.raises(ArtifactLostError, match="does not open as Parquet"):
+        opened.read("members", KEY)
+    for one in (opened, Store.open(tmp_path)):
+        assert one.find("members", KEY) is None
+        (damage,) = one.damaged
+        assert "does not open as Parquet" in damage.reason
+    opened.write("members", KEY, ROWS, ABOUT)
+    assert opened.damaged == []
+    assert Store.open(tmp_path).read("members", KEY).equals(ROWS)
+
+
+@pytest.mark.parametrize("where", ["rows", "note", "folder"])
+def test_something_else_in_the_place_of_a_file_is_damage_that_is_for_people_to_remove(
+    store: Store, tmp_path: Path, where: str
+) -> None:
+    rows = tmp_path / "members" / KEY[:2] / f"{KEY}.parquet"
+    other = next(one for one in map(key_of, range(9)) if one[:2] != KEY[:2])
+    written = store.write("members", other, ROWS, ABOUT)
+    if where == "folder":
+        shutil.rmtree(rows.parent)
+        rows.parent.touch()
+    else:
+        path = rows if where == "rows" else rows.with_suffix(".json")
+        path.unlink()
+        path.mkdir()
+    for opened in (store, Store.open(tmp_path)):
+        assert opened.find("members", KEY) is None
+        (damage,) = opened.damaged
+        assert (damage.path, damage.blocked) == (f"members/{KEY[:2]}/{KEY}.parquet", True)
+        suffix = "parquet" if where == "rows" else "json"
+        assert damage.reason.startswith(f"members/{KEY[:2]}/{KEY}.{suffix} cannot be read (")
+        assert damage.reason.endswith("a directory): remove what is in its place")
+        assert list(opened.artifacts("members")) == [written]
+        with pytest.raises(StoreAccessError, match=r"members/.* a directory; .*\.$"):
+            opened.write("members", KEY, ROWS, ABOUT)
+    found = store.write("scores", KEY, rows_of("scores", []), ABOUT)
+    assert store.find("scores", KEY) == found
 
 
 def test_failures_and_grids_that_cannot_be_read_count_as_none(store: Store, tmp_path: Path) -> None:

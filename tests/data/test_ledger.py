@@ -10,6 +10,7 @@ import pytest
 
 from data import PlannedStage, Store, StoreError, place_id
 from data.errors import StoreUnavailableError
+from tests.data.nobody import not_as_root
 from tests.data.synthetic import key_of
 
 A, B, C, D = (key_of(name) for name in "abcd")
@@ -148,16 +149,16 @@ def test_directory_in_the_place_of_a_note_is_named_and_is_not_written_over(store
     )  # fmt: skip
 
 
-@pytest.mark.skipif(os.getuid() == 0, reason="nothing is forbidden to root")
 def test_note_that_may_not_be_read_is_named_and_is_not_written_over(store: Store) -> None:
     store.save_grid("demo", [stage("one", A)])
     path = Path(store.location.root) / "grids" / "demo.json"
     path.chmod(0)
-    (unreadable,) = store.noted_grids().unreadable
-    assert "(Permission denied)" in unreadable.sentence
-    assert "permit it, or remove it" in unreadable.advice
-    with pytest.raises(StoreError, match="Permission denied"):
-        store.save_grid("demo", [stage("one", B)])
+    with not_as_root(path.parent.parent):
+        (unreadable,) = store.noted_grids().unreadable
+        assert "(Permission denied)" in unreadable.sentence
+        assert "permit it, or remove it" in unreadable.advice
+        with pytest.raises(StoreError, match="Permission denied"):
+            store.save_grid("demo", [stage("one", B)])
     path.chmod(0o600)
     assert store.grid_notes()["demo"].needed == {A}
 
@@ -202,12 +203,17 @@ def test_note_of_ten_thousand_stages_is_small(store: Store) -> None:
     [
         (("stages", 0, 5), "heavy"),
         (("stages", 0, 5), -1.0),
+        (("stages", 0, 5), True),
+        (("stages", 0, 0), -1),
+        (("stages",), [[0, 1, 0, "ab" * 32, "p" * 16, 0.2, []]] * 2),
         (("words", 0), None),
         (("saved_at",), 7),
+        (("saved_at",), "yesterday"),
+        (("saved_at",), "2026-11-23T22:00:00"),
         (("file",), []),
     ],
 )
-def test_a_note_with_something_of_another_type_counts_as_unreadable(
+def test_a_note_that_nobody_could_have_written_counts_as_unreadable(
     tmp_path: Path, place: tuple[str | int, ...], value: object
 ) -> None:
     store = Store.open(tmp_path)

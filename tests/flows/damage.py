@@ -51,7 +51,7 @@ class Vandal(Watcher):
 
     def waiting(self, what: str) -> None:
         super().waiting(what)
-        self.told += [what] if "Trying again" in what else []
+        self.told += [what] if "it is built again first." in what else []
 
 
 class AtTheEnd(Watcher):

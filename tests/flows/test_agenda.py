@@ -19,7 +19,7 @@ judging: {{cross_task: true}}
 
 def agenda_of(models: str = "one, two", methods: str = "EAP") -> tuple[Agenda, list[Turn]]:
     config = parse_grid(GRID.format(models=models, methods=methods), "grid.yaml", Path())
-    return Agenda(config, lambda model: "here"), list(turns(config))
+    return Agenda(turns(config), lambda model: "here"), list(turns(config))
 
 
 def no_walk() -> Walk:

@@ -16,6 +16,7 @@ from flows.doing import carry_out
 from flows.grid import run_grid
 from flows.plan import make_plan
 from flows.progress import Watcher
+from flows.prospect import look_ahead
 from flows.run import Run
 from flows.runner import Order
 from flows.stages import DatasetStage
@@ -36,7 +37,8 @@ def run_with(watcher: Watcher, config: GridConfig, store: Path, runner: str = "i
 def test_what_is_damaged_before_its_reader_comes_is_built_again_by_the_same_run(
     server: object, grid: Grid, run: RunGrid, tmp_path: Path
 ):
-    run(grid(), tmp_path / "undisturbed")
+    config = grid(methods="[EAP, clean-corrupted, random]", retries="1")  # they share examples
+    run(config, tmp_path / "undisturbed")
     store = tmp_path / "store"
     vandal = Vandal(
         store,
@@ -45,33 +47,38 @@ def test_what_is_damaged_before_its_reader_comes_is_built_again_by_the_same_run(
             ("shard", "shards"): "one bit flipped",  # met by a stage
             ("scores", "scores"): "deleted",
             ("circuits", "members"): "truncated",
+            ("confidence", "intervals"): "deleted",  # read by nobody
         },
     )
-    done = run_with(vandal, grid(), store)
+    done = run_with(vandal, config, store)
     assert done.outcome.failures == []
     assert statuses(done)["failed"] == {}
     assert done.bench.store.failures() == []
     assert digests(store) == digests(tmp_path / "undisturbed")
-    assert len(vandal.damaged) == len(vandal.told) == 4
-    for (kind, key), told in zip(vandal.damaged, vandal.told, strict=True):
-        assert f"{kind} {key} is" in told
-        assert "; it is built again first." in told
+    assert len(vandal.damaged) == 5
+    assert all("; it is built again first." in told for told in vandal.told)
+    *read, (last, _) = vandal.damaged
+    assert last == "intervals"
+    assert all(any(f"{kind} {key} is" in told for told in vandal.told) for kind, key in read)
 
 
 def test_what_is_damaged_each_time_fails_in_the_end_and_says_so(
     server: object, grid: Grid, tmp_path: Path
 ):
-    for stage, kind in (("shard", "shards"), ("dataset", "examples")):
+    for stage, kind in (("shard", "shards"), ("dataset", "examples"), ("confidence", "intervals")):
         store = tmp_path / kind
         vandal = Vandal(store, {(stage, kind): "one bit flipped"}, times=100)
         done = run_with(vandal, grid(retries="2"), store)
         (failure,) = done.outcome.failures
+        most = max(Counter(vandal.damaged).values())
+        assert most == 3
+        if kind == "intervals":  # which nobody reads
+            assert failure.sentence.startswith("what it wrote was damaged or gone at the end of")
+            continue
         assert failure.sentence.startswith(f"{kind} ")
         assert "is damaged (its .parquet file does not match its digest)" in failure.sentence
         assert "each time that it was built again (2 times): something dam" in failure.sentence
         assert [one.sentence for one in done.bench.store.failures()] == [failure.sentence]
-        most = max(Counter(vandal.damaged).values())
-        assert most == 3
         assert len(vandal.told) >= 2
 
 
@@ -79,6 +86,8 @@ def test_without_retries_nothing_is_built_again(server: object, grid: Grid, tmp_
     vandal = Vandal(tmp_path, {("scores", "scores"): "deleted"})
     done = run_with(vandal, grid(retries="0"), tmp_path)
     (failure,) = done.outcome.failures
+    assert statuses(done)["failed"] == {"circuits": 1}
+    assert failure.stage == "circuits by top-n"
     assert failure.sentence.startswith("scores ")
     assert failure.sentence.endswith("file is gone): run the grid again to build it.")
     assert [one.sentence for one in done.bench.store.failures()] == [failure.sentence]
@@ -142,3 +151,14 @@ def test_a_doubted_stage_is_read_before_it_is_believed(grid: Grid, run: RunGrid,
     trusting, doubting = carry_out(order), carry_out(replace(order, doubted=True))
     again = carry_out(replace(order, doubted=True))
     assert [one and one.reused for one in (trusting, doubting, again)] == [True, False, True]
+
+
+def test_a_dry_run_counts_what_it_finds_damaged(grid: Grid, run: RunGrid, tmp_path: Path):
+    done = run(grid(), tmp_path)
+    (key, *_) = (one.key for one in Store.open(tmp_path).artifacts("datasets"))
+    rot(tmp_path, "examples", key)
+    workbench.cache_clear()
+    ahead = look_ahead(done.config, str(tmp_path))
+    assert ahead.reasons == {}
+    missing = {stage.key for stages in ahead.plan.missing.values() for stage in stages}
+    assert key in missing

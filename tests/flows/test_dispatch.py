@@ -105,9 +105,8 @@ class World(Runner):
         self.met: set[str] = set()
         self.at: Counter[str] = Counter()
         self.tries: Counter[str] = Counter()
-        self.models: dict[str, list[str]] = defaultdict(
-            list
-        )  # in the order in which a place ran them
+        # by place, in the order in which it ran them
+        self.models: dict[str, list[str]] = defaultdict(list)
         self.refusals = 0
 
     # where stages are done
@@ -244,14 +243,13 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flows.patience, "WAIT_FACTOR", 1.5)
 
 
-def world_after(seed: int, trouble: float, rooms: int = 1, retries: int = 3) -> World:
-    config = parse_grid(GRID.format(retries=retries), "grid.yaml", Path())
-    world = World(config, seed, trouble, rooms)
+def brought_to_its_end(world: World) -> None:
+    """Dispatch all turns of a world; what goes on for ever fails."""
     failures: list[BaseException] = []
 
     def go() -> None:
         try:
-            Dispatcher(config, "store", world, world).go()
+            Dispatcher(world.config, "store", world, world).go()
         except BaseException as error:
             failures.append(error)
 
@@ -261,6 +259,12 @@ def world_after(seed: int, trouble: float, rooms: int = 1, retries: int = 3) -> 
     assert not thread.is_alive(), "it goes on for ever"
     if failures:
         raise failures[0]
+
+
+def world_after(seed: int, trouble: float, rooms: int = 1, retries: int = 3) -> World:
+    config = parse_grid(GRID.format(retries=retries), "grid.yaml", Path())
+    world = World(config, seed, trouble, rooms)
+    brought_to_its_end(world)
     return world
 
 
@@ -313,7 +317,7 @@ def test_a_failure_that_will_pass_does_not_make_a_place_turn_to_another_model_an
             return promise
 
         world.submit = once  # type: ignore[method-assign]
-        Dispatcher(world.config, "store", world, world).go()
+        brought_to_its_end(world)
         assert set(world.over) == set(turns(world.config))
         assert len(list(itertools.groupby(world.models["cpu"]))) == 2
 
@@ -369,7 +373,7 @@ class Leaky(World):
 def test_what_is_lost_is_made_again_before_those_go_on_that_need_it(seed: int):
     config = parse_grid(GRID.format(retries=100), "grid.yaml", Path())
     world = Leaky(config, seed, leak=0.2, rooms=1 + seed)
-    Dispatcher(config, "store", world, world).go()
+    brought_to_its_end(world)
     assert world.n_lost
     assert set(world.over) == set(turns(config))
     assert world.given_up == {}
@@ -377,6 +381,71 @@ def test_what_is_lost_is_made_again_before_those_go_on_that_need_it(seed: int):
     assert {key: n - 1 for key, n in world.tries.items() if n > 1} == dict(world.n_lost)
     assert world.doubted  # others were found missing by a walk itself
     assert world.doubted <= set(world.n_lost)
+
+
+@pytest.mark.parametrize("rooms", [1, 4])
+def test_what_many_turns_miss_at_once_is_made_again_once(rooms: int):
+    config = parse_grid(GRID.format(retries=1), "grid.yaml", Path())
+    world = Leaky(config, 0, leak=0.0, rooms=rooms)
+    submit = world.submit
+    shared = MadeUp("one", 0, world.identity(config.models[0])).key or ""
+
+    def once(task: Any, order: Order) -> Any:
+        if order.stage.runs is not None and shared in world.store and not world.n_lost:
+            world.lose(shared)
+        return submit(task, order)
+
+    world.submit = once  # type: ignore[method-assign]
+    brought_to_its_end(world)
+    assert world.n_lost == {shared: 1}
+    assert set(world.over) == set(turns(config))
+    assert world.given_up == {}
+    assert world.tries[shared] == 2
+    assert max(n for key, n in world.tries.items() if key != shared) == 1
+
+
+def test_what_a_turn_lacks_is_made_again_by_one_that_did_not_fail():
+    text = GRID.format(retries=1).replace('[one, two, {name: three, device: "cuda:1"}]', "[one]")
+    config = parse_grid(text.replace("[EAP, random]", "[EAP]"), "grid.yaml", Path())
+    world = World(config, 0, 0.0, 1)
+    submit, first = world.submit, next(iter(config.cells()))
+    shared = MadeUp("one", 0, world.identity(config.models[0])).key or ""
+    wrong, lost = MadeUp(first.label, 1), list[str]()
+    find, begin = world.find, world.begin
+
+    def asks_for_its_own(turn: Turn) -> Walk:
+        if isinstance(turn, Cell):
+            yield from begin(turn)
+        else:
+            yield (MadeUp(turn.label, 1),)
+        return None
+
+    def unless_it_failed(turn: Turn, stage: Stage) -> Found | None:
+        if stage == wrong and first in world.given_up:
+            raise world.given_up[first]
+        return find(turn, stage)
+
+    def by_turn(task: Any, order: Order) -> Any:
+        promise, stage = Promise(), order.stage
+        assert isinstance(stage, MadeUp)
+        if stage == wrong:
+            promise.end(StageError("wrong by itself"))
+        elif "other tasks" in stage.scope and shared not in lost:
+            lost.append(shared)
+            world.store.discard(shared)
+            promise.end(StageError("an input is gone", lost=Lost("made-up", shared, "is gone")))
+        else:
+            return submit(task, order)
+        return promise
+
+    world.begin = asks_for_its_own  # type: ignore[method-assign]
+    world.find = unless_it_failed  # type: ignore[method-assign]
+    world.submit = by_turn  # type: ignore[method-assign]
+    brought_to_its_end(world)
+    assert lost == [shared]
+    assert world.given_up.keys() == {first}
+    assert set(world.over) == set(turns(config)) - {first}
+    assert world.tries[shared] == 2
 
 
 def test_what_is_lost_each_time_fails_those_that_need_it_and_no_others():
@@ -393,7 +462,7 @@ def test_what_is_lost_each_time_fails_those_that_need_it_and_no_others():
         return submit(task, order)
 
     world.submit = always  # type: ignore[method-assign]
-    Dispatcher(config, "store", world, world).go()
+    brought_to_its_end(world)
     assert world.tries[first] == 3
     assert world.given_up.keys() == {victim}
     assert "is gone, and so it was each time that it was built again (2 times)" in str(
@@ -419,7 +488,7 @@ def test_an_input_that_is_there_again_is_read_again_and_not_made_again():
         return promise
 
     world.submit = once  # type: ignore[method-assign]
-    Dispatcher(config, "store", world, world).go()
+    brought_to_its_end(world)
     assert len(failing) > 10
     assert Counter(world.over) == Counter(turns(config))
     assert set(world.tries.values()) == {1}
@@ -454,7 +523,7 @@ class Scripted(World):
 
     def go(self) -> list[tuple[int, int | None]]:
         """The shards of the cell in the order in which they were tried, and their caps."""
-        Dispatcher(self.config, "store", self, self).go()
+        brought_to_its_end(self)
         (cell,) = self.config.cells()
         stages = [(order.stage, order.most_examples) for order in self.orders]
         return [
@@ -523,7 +592,7 @@ def test_a_place_that_turned_to_another_model_meanwhile_finishes_that_one_first(
         return {held: "elsewhere:1"} if is_held and held is not None else {}
 
     world.leased = leased  # type: ignore[method-assign]
-    Dispatcher(world.config, "store", world, world).go()
+    brought_to_its_end(world)
     assert len(world.over) == 2
     assert [name for name, _ in itertools.groupby(world.models["cpu"])] == ["one", "two", "one"]
 

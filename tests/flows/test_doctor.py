@@ -83,6 +83,21 @@ def test_damage_is_found_by_reading_all(store: Store) -> None:
     assert all("next run rebuilds" in one.advice for one in found)
 
 
+def test_something_in_the_place_of_a_file_is_to_be_removed_and_the_rest_is_looked_at(
+    store: Store,
+) -> None:
+    paths = sorted(Path(store.location.root).rglob("members/*/*.parquet"))
+    paths[0].unlink()
+    paths[0].mkdir()
+    paths[1].with_suffix(".json").unlink()
+    blocked, damaged = sorted(wrong(store), key=lambda one: "remove" not in one.what)
+    assert paths[0].stem in blocked.what
+    assert blocked.advice == "remove it, then run again"
+    assert paths[1].stem in damaged.what
+    assert "next run rebuilds" in damaged.advice
+    assert "leases work" in said(store)
+
+
 def test_damage_that_no_state_tells_of_is_found_by_reading_all_alone(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -68,6 +68,24 @@ def cleaned(store: Store, **options: object) -> Cleaning:
     return clean(store, look_over(store, **options))
 
 
+def test_something_in_the_place_of_a_file_is_left_to_people_and_the_rest_is_cleaned(
+    store: Store,
+) -> None:
+    blocked, other = put(store, "blocked"), put(store, "other")
+    path = Path(store.path("circuits", blocked))
+    path.unlink()
+    path.mkdir()
+    grow_old(path, OLD)
+    found = Store.open(store.location.root)
+    assert found.find("circuits", blocked) is None
+    removed = cleaned(found, reasons=("unreferenced", "leftover"))
+    assert all(
+        str(path.relative_to(store.location.root)) not in one.paths for one in removed.removals
+    )
+    assert of_key(store, other) == set()
+    assert path.is_dir()
+
+
 def reasons(cleaning: Cleaning) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for one in cleaning.removals:

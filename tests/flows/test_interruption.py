@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from data import Catalog, Store
@@ -122,6 +123,26 @@ def test_an_interrupted_run_ends_in_seconds_and_keeps_what_is_finished(
     assert len(shards(store)) >= 2
 
 
+def test_a_server_that_goes_away_in_the_middle_costs_the_run_nothing(
+    grid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setenv("PREFECT_CLIENT_MAX_RETRIES", "0")
+    store = tmp_path / "store"
+    process = start(grid, store)
+    wait_for_shards(process, store, 2)
+    children = psutil.Process(process.pid).children()
+    (server,) = (one for one in children if "server.py" in " ".join(one.cmdline()))
+    server.kill()
+    out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, out + err
+    assert "stages computed, 0 reused" in out
+    told = " ".join(err.split())
+    assert "the Prefect server does not answer any more" in told
+    assert "and was not told how the run ended" in told
+    assert Store.open(store).runs() == []
+
+
 def test_a_private_server_ends_with_a_killed_run_and_leaves_nothing(tmp_path: Path):
     code = (
         "import sys, time\n"
@@ -141,6 +162,18 @@ def test_a_private_server_ends_with_a_killed_run_and_leaves_nothing(tmp_path: Pa
     while Path(f"/proc/{pid}").exists() or Path(home).exists():
         assert time.monotonic() < deadline, "the server outlives the run"
         time.sleep(0.1)
+
+
+def test_a_server_that_was_killed_is_told_by_the_signal_and_nothing_that_it_never_said():
+    import flows.server
+
+    server = PrivateServer()
+    server._process.kill()
+    with pytest.raises(flows.server.ServerError) as told:
+        server.wait()
+    assert str(told.value).startswith(
+        "Prefect's private server was killed (SIGKILL); start one by `prefect server start`"
+    )
 
 
 def test_a_server_that_cannot_start_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch):

@@ -14,7 +14,8 @@ from rich.console import Console
 from data import Catalog, Store
 from flows.config import GridConfig
 from flows.leaderboard import rows_of_run
-from flows.report import namesake
+from flows.outcome import Failure
+from flows.report import namesake, report
 from flows.run import Run
 from flows.showing import show_table
 from tasks import metric
@@ -90,6 +91,15 @@ def test_one_row_that_is_too_wide_is_listed(width: int):
     assert "no room" not in said
 
 
+def test_a_table_without_rows_has_its_headings_even_where_they_have_no_room():
+    columns = {name: pa.array([], pa.string()) for name in ("extraction", "algorithm", "circuit")}
+    said = shown(columns, 20)
+    assert "extraction" in said
+    assert "0 rows" in said
+    assert "no room for" in said
+    assert {*columns} <= set(shown(columns, 60).split())
+
+
 def test_an_exact_method_of_most_edges_stands_below_those_that_cover_all(
     grid: Callable[..., GridConfig], run: Callable[[GridConfig, Path], Run], tmp_path: Path
 ):
@@ -134,4 +144,15 @@ def test_a_metric_that_gives_no_number_an_example_fails_its_cell_in_a_sentence(
         "the metric gives-none must return a tensor of one floating-point number an example, [2], "
         "not None"
     )
+    out = io.StringIO()
+    report(done, Console(file=out, width=200), 1.0)
+    assert f"    shard 1 of 3: {sentence}" in out.getvalue()
     assert len(done.outcome.products) == 1
+
+
+def test_the_failure_of_a_turn_itself_names_no_stage(grid: Callable[..., GridConfig]):
+    cell = next(iter(grid().cells()))
+    assert Failure(cell, "plan", "there is no such file").told == "there is no such file"
+    assert Failure(cell, "dataset (train)", "it took longer").told == (
+        "dataset (train): it took longer"
+    )

@@ -261,6 +261,33 @@ def test_serving_that_ends_by_itself_begins_again_after_a_rest(
     assert time.monotonic() - began >= 2 * rest
 
 
+class Deaf(Service):
+    """Looking for cancelled runs fails, each time in another way, and then it is enough."""
+
+    looks: list[Exception]
+
+    async def tell_of_cancelled(self, since: datetime) -> None:
+        if not self.looks:
+            raise asyncio.CancelledError
+        raise self.looks.pop(0)
+
+
+def test_what_keeps_a_service_from_looking_for_cancelled_runs_is_told_once(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    told: list[str] = []
+    monkeypatch.setattr("flows.deployment._SECONDS_BETWEEN_LOOKS", 0)
+    service = Deaf("name", schedule_of(None, "15m", None), {"grid": "g"}, told.append)
+    again = [ValueError("no such filter\nin this version") for _ in range(2)]
+    service.looks = [again[0], httpx.ConnectError("gone"), again[1], KeyError("id")]
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(service._listen(datetime.now(UTC)))
+    assert told == [
+        "runs that are cancelled cannot be looked for (ValueError: no such filter)",
+        "runs that are cancelled cannot be looked for (KeyError: 'id')",
+    ]
+
+
 @pytest.mark.parametrize(
     "store", ["s3://KEY:hidden@grids/store", "s3://grids/store?secret_key=hidden"]
 )

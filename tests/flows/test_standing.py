@@ -86,6 +86,16 @@ def test_a_stage_is_done_running_failed_stale_or_missing(store: Store):
     assert not grid.is_finished
 
 
+def test_what_a_note_says_is_shown_as_it_is_and_is_no_markup(tmp_path: Path):
+    store = Store.open(tmp_path / "store")
+    key = key_of("one")
+    store.save_grid("demo", [PlannedStage("[bold]shard[/]", "a [red]cell[/]", "shards", key, "a")])
+    with store.lease(key):
+        said = shown(Standings(store))
+    assert said.count("[bold]shard[/]") == 2
+    assert "a [red]cell[/], [bold]shard[/], by " in said
+
+
 def test_what_was_made_from_inputs_that_have_changed_is_stale_in_sql_unless_a_grid_needs_it(
     store: Store,
 ):
