@@ -211,6 +211,7 @@ def test_owner_elsewhere_is_believed_while_its_file_changes_whatever_its_clock(
 def test_claim_elsewhere_for_another_key_is_swept_away_in_passing(store: Store) -> None:
     claim, observer = claim_of(store, ELSEWHERE), quick(store)
     until(lambda: _held(observer, key_at(1)) and not claim.exists())
+    assert observer.live() == []
 
 
 def _held(leases: Leases, key: str) -> bool:

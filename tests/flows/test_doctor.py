@@ -128,7 +128,7 @@ def _command(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.soak
-def test_rot_that_a_run_or_the_doctor_meets_is_healed_by_the_next_run(
+def test_rot_is_healed_by_the_run_that_meets_it_and_after_the_doctor_by_the_next(
     run: Callable[[GridConfig, Path], Run], grid: Callable[..., GridConfig], tmp_path: Path,
     speaker: Path,
 ) -> None:  # fmt: skip
@@ -142,10 +142,9 @@ def test_rot_that_a_run_or_the_doctor_meets_is_healed_by_the_next_run(
     rot(place, "shards", keys["shards"][1])
 
     met = _command("run", str(file), "--store", str(place))
-    assert met.returncode == 1, met.stdout + met.stderr
+    assert met.returncode == 0, met.stdout + met.stderr
     assert f"shards {keys['shards'][1]} is damaged" in " ".join((met.stdout + met.stderr).split())
-    healed = run(grid(), place)
-    assert statuses(healed)["computed"] == {"shard": 1, "scores": 1}
+    assert "2 stages computed" in met.stdout  # the shard, and the scores that were gone
     assert digests(place) == before
 
     rot(place, "members", keys["members"][0])
