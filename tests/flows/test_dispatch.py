@@ -33,7 +33,7 @@ tasks: [ioi, sva]
 methods: [EAP, random]
 judging: {{cross_task: true}}
 device: cpu
-time_limit: 1s
+time_limit: 60s
 retries: {retries}
 """
 
@@ -262,8 +262,9 @@ def brought_to_its_end(world: World) -> None:
 
 
 def world_after(seed: int, trouble: float, rooms: int = 1, retries: int = 3) -> World:
-    config = parse_grid(GRID.format(retries=retries), "grid.yaml", Path())
-    world = World(config, seed, trouble, rooms)
+    text = GRID.format(retries=retries)
+    text = text.replace("60s", "1s") if trouble else text  # some hang
+    world = World(parse_grid(text, "grid.yaml", Path()), seed, trouble, rooms)
     brought_to_its_end(world)
     return world
 
@@ -500,6 +501,7 @@ class Scripted(World):
 
     def __init__(self, outcome: Callable[[MadeUp, int], Done | Exception], retries: int = 3):
         text = GRID.format(retries=retries).replace("[one, two, ", "[one] #")
+        text = text.replace("60s", "1s")
         text = text.replace("[ioi, sva]", "[ioi]").replace("[EAP, random]", "[EAP]")
         text = text.replace("cross_task: true", "comparisons: false")
         super().__init__(parse_grid(text, "grid.yaml", Path()), 0, 0.0, 1)
