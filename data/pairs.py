@@ -11,6 +11,7 @@ to be intact, and is not read again to be found while its state is the same.
 """
 
 import hashlib
+import os
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -185,10 +186,13 @@ class Pairs:
             try:
                 return _Seen(place.read(pair.note), place.read(pair.rows), state)
             except StoreAccessError as error:
-                if not isinstance(error.__cause__, IsADirectoryError | NotADirectoryError):
+                cause = error.__cause__
+                if not isinstance(cause, IsADirectoryError | NotADirectoryError):
                     raise
                 place.require()  # or it is the store itself
-                return _Seen(None, None, state, _in_the_way(error))
+                path = os.path.relpath(cause.filename, place.root)
+                trouble = f"{path} cannot be read ({error.reason}): remove what is in its place"
+                return _Seen(None, None, state, trouble)
         note, note_file = place.fetch(pair.note) or (None, None)
         rows, rows_file = place.fetch(pair.rows) or (None, None)
         return _Seen(note, rows, state_from(rows_file, note_file))
@@ -220,12 +224,6 @@ class Pairs:
         """Have the index know that a pair matches, if its files' state is known."""
         if state is not None:
             self._index.put(pair.kind, pair.key, Entry.of(state, voucher))
-
-
-def _in_the_way(error: StoreAccessError) -> str:
-    """That something else is in the place of a file, as half a sentence."""
-    path, _, _ = str(error).partition(" cannot be ")
-    return f"{path} cannot be read ({error.reason}): remove what is in its place"
 
 
 def _matched(pair: Pair, note: bytes | None, rows: bytes | None) -> Intact:
