@@ -1,4 +1,4 @@
-"""Metrics of a user's own that misbehave, for runs in processes of their own."""
+"""Metrics of a user's own that misbehave or wait, for runs in processes of their own."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 MODULE = '''
 import os
+import pathlib
 import signal
 import time
 
@@ -45,6 +46,18 @@ def dies(logits, answers, reference=None):
     """Is killed with more than one example at a time, as the system does where memory runs out."""
     if len(logits) > 1:
         os.kill(os.getpid(), signal.SIGKILL)
+    return difference(logits, answers)
+
+
+@metric("meets")
+def meets(logits, answers, reference=None):
+    """Waits until two processes are at it, where MEETING names the folder in which they meet."""
+    if "MEETING" in os.environ:
+        meeting = pathlib.Path(os.environ["MEETING"])
+        (meeting / str(os.getpid())).touch()
+        deadline = time.monotonic() + 120
+        while len(list(meeting.iterdir())) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
     return difference(logits, answers)
 '''
 
