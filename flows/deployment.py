@@ -65,6 +65,7 @@ from flows.wrapping import say
 
 _NOT_IN_NAMES = "/%&<>"
 _SECONDS_BETWEEN_LOOKS = 5.0
+_MOST_LOOKS_LEFT_OUT = 12  # between two trials of which none got to serving
 _BUSY = "concurrency limit reached"  # why Prefect cancels a run while another is going
 _SECONDS_TO_STOP = 45.0
 
@@ -159,9 +160,11 @@ class Service:
     schedule: Schedule
     parameters: dict[str, Any]
     tell: Callable[[str], None]
+    sleep: Callable[[float], None] = time.sleep
     _server: Server | None = field(default=None, init=False)
     _loop: asyncio.AbstractEventLoop | None = field(default=None, init=False)
     _error: BaseException | None = field(default=None, init=False)
+    _serving: bool = field(default=False, init=False)
     _ended: threading.Event = field(default_factory=threading.Event, init=False)
     _passed_over: set[UUID] = field(default_factory=set, init=False)
 
@@ -170,11 +173,13 @@ class Service:
             raise GridError(f"{self.name}: Prefect takes no {banned} in a name: give one by --name")
 
     def serve(self) -> None:
-        """Serve until interrupted; waits for a Prefect server that went away to come back.
+        """Serve until interrupted, whatever becomes of the Prefect server once it has been served.
 
-        ServerError where there is no server that stays, or it does not answer at first.
+        A server that went away is waited for. ServerError where there is no server that stays, or
+        it does not answer at first; what keeps it from taking the deployment is raised.
         """
         check_server()
+        has_served, in_vain = False, 0
         while True:
             self._ended.clear()
             threading.Thread(target=self._serve_once, name="schedule", daemon=True).start()
@@ -183,21 +188,24 @@ class Service:
             except KeyboardInterrupt:
                 self._stop()
                 raise
-            if is_reachable(str(own_server())):
-                if self._error is not None:
-                    raise self._error
-                self.tell("Prefect stopped serving: beginning again")
-                time.sleep(_SECONDS_BETWEEN_LOOKS)
+            has_served |= self._serving
+            in_vain = 0 if self._serving else in_vain + 1
+            if not is_reachable(str(own_server())):
+                self.tell(f"nothing answers at {own_server()}: waiting for it")
+                while not is_reachable(str(own_server())):
+                    self.sleep(_SECONDS_BETWEEN_LOOKS)
                 continue
-            self.tell(f"nothing answers at {own_server()}: waiting for it")
-            while not is_reachable(str(own_server())):
-                time.sleep(_SECONDS_BETWEEN_LOOKS)
+            if self._error is not None and not has_served:
+                raise self._error
+            why = "" if self._error is None else f" ({_told(_first(self._error))})"
+            self.tell(f"Prefect stopped serving{why}: beginning again")
+            self.sleep(_SECONDS_BETWEEN_LOOKS * min(2**in_vain, _MOST_LOOKS_LEFT_OUT))
 
     def _serve_once(self) -> None:
         """Serve in this thread; its error, if it ends with one, is left behind."""
         # A Ctrl-C in the terminal is for this process to answer, not for the runs it starts.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        self._error = None
+        self._error, self._serving = None, False
         try:
             # Prefect prints tracebacks of a lost server
             with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
@@ -209,6 +217,7 @@ class Service:
 
     async def _start(self, due: datetime | None) -> None:
         self._loop = asyncio.get_running_loop()
+        self._loop.set_exception_handler(self._hear)
         deployment = await self.deployed()
         self._server = Server(name=self.name, query_seconds=_SECONDS_BETWEEN_LOOKS, limit=None)
         await self._server.aadd_deployment(deployment)
@@ -216,10 +225,17 @@ class Service:
             f"serving {deployment.full_name} at {own_server()}; next run {due:%Y-%m-%d %H:%M:%S %Z}"
         )
         listening = asyncio.create_task(self._listen(datetime.now(UTC)))
+        self._serving = True
         try:
             await self._server.start()
         finally:
             listening.cancel()
+
+    def _hear(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Tell in a line of what went wrong where nobody waits; not of what was only called off."""
+        error = context.get("exception")
+        if not isinstance(error, asyncio.CancelledError):
+            self.tell(f"in Prefect: {context['message'] if error is None else _told(error)}")
 
     async def deployed(self) -> RunnerDeployment:
         """The deployment, which has one run at a time."""
@@ -247,7 +263,7 @@ class Service:
             except httpx.HTTPError:  # the server may come back
                 continue
             except Exception as error:  # of a task that nobody else would hear of
-                said = f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}"
+                said = _told(error)
                 if said not in told:
                     self.tell(f"runs that are cancelled cannot be looked for ({said})")
                 told.add(said)
@@ -282,3 +298,15 @@ class Service:
             return
         asyncio.run_coroutine_threadsafe(self._server.astop(), self._loop)
         self._ended.wait(_SECONDS_TO_STOP)
+
+
+def _first(error: BaseException) -> BaseException:
+    """The first error that is no group of others."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _told(error: BaseException) -> str:
+    """An error in a line."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}"
