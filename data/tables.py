@@ -67,7 +67,7 @@ def stored_tables(store: Store) -> dict[str, Stored]:
         "stored_grids": (_GRIDS, list(_planned(store))),
         "stored_leases": (_LEASES, list(_leased(store))),
         "stored_stale": (_STALE, [{"key": key} for key in sorted(_stale(store))]),
-        "stored_damage": (_DAMAGE, [vars(one) for one in store.damaged]),
+        "stored_damage": (_DAMAGE, list(_damaged(store))),
     }
     for name, (schema, rows) in noted.items():
         tables[name] = Stored(schema, partial(pa.Table.from_pylist, rows, schema))
@@ -86,6 +86,12 @@ def _leased(store: Store) -> Iterator[dict[str, object]]:
     """The live leases."""
     for lease in store.leases():
         yield {name: getattr(lease, name) for name in _LEASES.names}
+
+
+def _damaged(store: Store) -> Iterator[dict[str, object]]:
+    """The files that count as missing, artifacts and notes of grids."""
+    for one in (*store.damaged, *store.noted_grids().unreadable):
+        yield {"path": one.path, "reason": one.reason}
 
 
 def _stale(store: Store) -> set[str]:

@@ -144,7 +144,7 @@ LEFT JOIN (SELECT key, any_value(host) AS host, any_value(pid) AS pid FROM store
     AS leases ON leases.key = planned.key
 LEFT JOIN former ON former.grid = planned.grid AND former.position = planned.position;
 
--- Files of the store that count as missing because they are damaged.
+-- Files of the store, artifacts and notes of grids, that count as missing because they are damaged.
 --   path    path in the store
 --   reason  what is wrong with it
 CREATE VIEW damaged AS

@@ -477,6 +477,17 @@ def test_views_leave_out_what_is_damaged_with_what_belongs_to_it(tmp_path: Path,
     assert catalog.query("circuit_edges").num_rows == catalog.query("members").num_rows
 
 
+def test_a_grid_whose_note_is_damaged_is_told_as_damaged(tmp_path: Path) -> None:
+    store = Store.open(tmp_path)
+    store.save_grid("nightly", [PlannedStage("shard", "a", "shards", "ab" * 32)])
+    assert Catalog(store).query("status").num_rows == 1
+    (tmp_path / "grids" / "nightly.json").write_text("{")
+    catalog = Catalog(Store.open(tmp_path))
+    assert catalog.query("status").num_rows == 0
+    told = [{"path": "grids/nightly.json", "reason": "it is damaged"}]
+    assert catalog.query("damaged").to_pylist() == told
+
+
 def test_rows_that_two_artifacts_share_are_there_once(catalog: Catalog) -> None:
     # both models have the one graph, and each wrote it with its edges
     assert catalog.query("graphs").num_rows == 1
