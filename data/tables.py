@@ -8,11 +8,13 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from data.artifact import Artifact
+from data.artifact import Artifact, Damage
+from data.ledger import UnreadableNote
 from data.schema import TABLES, companions
 from data.segments import dataset
 from data.store import Store
@@ -90,7 +92,8 @@ def _leased(store: Store) -> Iterator[dict[str, object]]:
 
 def _damaged(store: Store) -> Iterator[dict[str, object]]:
     """The files that count as missing, artifacts and notes of grids."""
-    for one in (*store.damaged, *store.noted_grids().unreadable):
+    files: Iterable[Damage | UnreadableNote] = chain(store.damaged, store.noted_grids().unreadable)
+    for one in files:
         yield {"path": one.path, "reason": one.reason}
 
 

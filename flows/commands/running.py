@@ -144,7 +144,8 @@ def schedule(
         from flows.reading import read_grid
 
         config = read_grid(grid)
-        from flows.deployment import Service, check_server, store_of
+        from flows.deployment import check_server, store_of
+        from flows.service import Service
         from flows.timetable import schedule_of
 
         when = schedule_of(cron, every, timezone)

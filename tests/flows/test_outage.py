@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import subprocess
 import sys
@@ -10,8 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from flows.deployment import Service
 from flows.server import PrivateServer
+from flows.service import Service, _asyncio_told_to
 from flows.timetable import schedule_of
 from tests.flows.kept import KeptServer, finished, wait_for
 
@@ -68,6 +70,26 @@ def test_once_it_has_served_no_error_ends_a_schedule(server: PrivateServer):
         "Prefect stopped serving: beginning again",
     ]
     assert rests == [5.0, 10.0, 20.0]
+
+
+def test_what_goes_wrong_where_nobody_waits_is_a_line_and_what_is_called_off_is_none():
+    told: list[str] = []
+
+    def called_back(error: BaseException) -> None:
+        raise error
+
+    async def some() -> None:
+        loop = asyncio.get_running_loop()
+        for error in (asyncio.CancelledError(), KeyError("deep")):
+            loop.call_soon(called_back, error)
+        await asyncio.sleep(0)
+
+    handlers = list(logging.getLogger("asyncio").handlers)
+    with _asyncio_told_to(told.append):
+        asyncio.run(some())
+        logging.getLogger("asyncio").error("Unclosed\nconnection")
+    assert told == ["in Prefect: KeyError: 'deep'", "in Prefect: Unclosed"]
+    assert logging.getLogger("asyncio").handlers == handlers
 
 
 @pytest.mark.soak

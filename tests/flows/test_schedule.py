@@ -23,12 +23,13 @@ from prefect.settings import temporary_settings
 from prefect.states import Cancelled, Pending
 from rich.console import Console
 
-from flows.deployment import NO_SERVER, Service, scheduled_grid, store_of
+from flows.deployment import NO_SERVER, scheduled_grid, store_of
 from flows.dry_run import show_dry_run
 from flows.errors import GridError
 from flows.prospect import look_ahead
 from flows.reading import parse_grid
 from flows.server import ServerError, _free_port, _template
+from flows.service import Service
 from flows.timetable import next_run, schedule_of
 from tests.flows.conftest import digests
 
@@ -41,7 +42,7 @@ examples: {{train: 4, evaluate: 4}}
 sizes: [0.5, 1.0]
 shard_size: 2
 """
-PATIENCE = 150.0
+PATIENCE = 240.0
 
 
 @dataclass
@@ -51,7 +52,7 @@ class Prefect:
     url: str
 
     def post(self, path: str, **body: Any) -> Any:
-        answer = httpx.post(f"{self.url}/{path}", json=body, timeout=30, trust_env=False)
+        answer = httpx.post(f"{self.url}/{path}", json=body, timeout=120, trust_env=False)
         answer.raise_for_status()
         return answer.json()
 
@@ -144,13 +145,15 @@ def test_runs_fire_by_the_clock_and_each_reads_its_file_anew(
         wait_for(lambda: finished(kept_server.runs()) or serving.poll() is not None, "first run")
         after_first = digests(store)
         written = times(store)
-        grid.write_text(GRID.format(model=speaker).replace("EAP", "EAPP"))
+        changed = tmp_path / "changed.yaml"
+        changed.write_text(GRID.format(model=speaker).replace("EAP", "EAPP"))
+        changed.replace(grid)  # a run may be reading it
         wait_for(lambda: failed(kept_server.runs()), "run of the changed grid")
         first, last = finished(kept_server.runs())[0], failed(kept_server.runs())[0]
         asked = time.monotonic()
         serving.send_signal(signal.SIGTERM)
-        assert serving.wait(60) == 143
-        assert time.monotonic() - asked < 30
+        assert serving.wait(120) == 143
+        assert time.monotonic() - asked < 60
     finally:
         serving.kill()
     assert first["state_name"] == "Completed"
@@ -253,7 +256,7 @@ def test_serving_that_ends_by_itself_begins_again_after_a_rest(
 ):
     told: list[str] = []
     rest = 0.3
-    monkeypatch.setattr("flows.deployment._SECONDS_BETWEEN_LOOKS", rest)
+    monkeypatch.setattr("flows.service._SECONDS_BETWEEN_LOOKS", rest)
     began = time.monotonic()
     with pytest.raises(RuntimeError, match="deep"):
         Faltering("name", schedule_of(None, "15m", None), {"grid": "g"}, told.append).serve()
@@ -276,7 +279,7 @@ def test_what_keeps_a_service_from_looking_for_cancelled_runs_is_told_once(
     monkeypatch: pytest.MonkeyPatch,
 ):
     told: list[str] = []
-    monkeypatch.setattr("flows.deployment._SECONDS_BETWEEN_LOOKS", 0)
+    monkeypatch.setattr("flows.service._SECONDS_BETWEEN_LOOKS", 0)
     service = Deaf("name", schedule_of(None, "15m", None), {"grid": "g"}, told.append)
     again = [ValueError("no such filter\nin this version") for _ in range(2)]
     service.looks = [again[0], httpx.ConnectError("gone"), again[1], KeyError("id")]

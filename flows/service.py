@@ -1,0 +1,245 @@
+"""The process that serves a schedule: it keeps a deployment in the user's Prefect server.
+
+A deployment has one run at a time: one that falls due while another is still going is cancelled,
+for the other does its work, and the serving process says so. Whoever ends that process pauses the
+schedule and cancels a run in progress; what it finished is kept, and the next run goes on from
+there. A server that goes away is waited for, for as long as it takes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterName,
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterExpectedStartTime,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import (
+    ConcurrencyLimitConfig,
+    ConcurrencyLimitStrategy,
+    StateType,
+)
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.deployments.runner import RunnerDeployment
+from prefect.runner import Runner as Server
+from prefect.schedules import Schedule
+from prefect.types.entrypoint import EntrypointType
+
+from flows.deployment import check_server, scheduled_grid
+from flows.errors import GridError
+from flows.server import is_reachable
+from flows.settings import own_server
+from flows.timetable import next_run
+
+_NOT_IN_NAMES = "/%&<>"
+_SECONDS_BETWEEN_LOOKS = 5.0
+_MOST_LOOKS_LEFT_OUT = 12  # between two trials of which none got to serving
+_BUSY = "concurrency limit reached"  # why Prefect cancels a run while another is going
+_SECONDS_TO_STOP = 45.0
+
+
+@dataclass
+class Service:
+    """A deployment of a grid in the user's Prefect server, and the process that runs it when due.
+
+    `parameters` are those of `scheduled_grid`, its paths absolute. `tell` is given what happens, a
+    line each.
+    """
+
+    name: str
+    schedule: Schedule
+    parameters: dict[str, Any]
+    tell: Callable[[str], None]
+    sleep: Callable[[float], None] = time.sleep
+    _server: Server | None = field(default=None, init=False)
+    _loop: asyncio.AbstractEventLoop | None = field(default=None, init=False)
+    _error: BaseException | None = field(default=None, init=False)
+    _serving: bool = field(default=False, init=False)
+    _ended: threading.Event = field(default_factory=threading.Event, init=False)
+    _passed_over: set[UUID] = field(default_factory=set, init=False)
+
+    def __post_init__(self) -> None:
+        if banned := next((one for one in _NOT_IN_NAMES if one in self.name), None):
+            raise GridError(f"{self.name}: Prefect takes no {banned} in a name: give one by --name")
+
+    def serve(self) -> None:
+        """Serve until interrupted, whatever becomes of the Prefect server once it has been served.
+
+        A server that went away is waited for. ServerError where there is no server that stays, or
+        it does not answer at first; what keeps it from taking the deployment is raised.
+        """
+        check_server()
+        with _asyncio_told_to(self.tell):
+            self._serve_on()
+
+    def _serve_on(self) -> None:
+        """Serve again and again."""
+        has_served, in_vain = False, 0
+        while True:
+            self._ended.clear()
+            threading.Thread(target=self._serve_once, name="schedule", daemon=True).start()
+            try:
+                self._ended.wait()
+            except KeyboardInterrupt:
+                self._stop()
+                raise
+            has_served |= self._serving
+            in_vain = 0 if self._serving else in_vain + 1
+            if not is_reachable(str(own_server())):
+                self.tell(f"nothing answers at {own_server()}: waiting for it")
+                while not is_reachable(str(own_server())):
+                    self.sleep(_SECONDS_BETWEEN_LOOKS)
+                continue
+            if self._error is not None and not has_served:
+                raise self._error
+            why = "" if self._error is None else f" ({_told(_first(self._error))})"
+            self.tell(f"Prefect stopped serving{why}: beginning again")
+            self.sleep(_SECONDS_BETWEEN_LOOKS * min(2**in_vain, _MOST_LOOKS_LEFT_OUT))
+
+    def _serve_once(self) -> None:
+        """Serve in this thread; its error, if it ends with one, is left behind."""
+        # A Ctrl-C in the terminal is for this process to answer, not for the runs it starts.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        self._error, self._serving = None, False
+        try:
+            # Prefect prints tracebacks of a lost server
+            with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+                asyncio.run(self._start(next_run(self.schedule)))
+        except BaseException as error:  # of a thread that nobody else would hear of
+            self._error = error
+        finally:
+            self._ended.set()
+
+    async def _start(self, due: datetime | None) -> None:
+        self._loop = asyncio.get_running_loop()
+        deployment = await self.deployed()
+        self._server = Server(name=self.name, query_seconds=_SECONDS_BETWEEN_LOOKS, limit=None)
+        await self._server.aadd_deployment(deployment)
+        self.tell(
+            f"serving {deployment.full_name} at {own_server()}; next run {due:%Y-%m-%d %H:%M:%S %Z}"
+        )
+        listening = asyncio.create_task(self._listen(datetime.now(UTC)))
+        self._serving = True
+        try:
+            await self._server.start()
+        finally:
+            listening.cancel()
+
+    async def deployed(self) -> RunnerDeployment:
+        """The deployment, which has one run at a time."""
+        return await scheduled_grid.ato_deployment(
+            self.name,
+            schedule=self.schedule,
+            parameters=self.parameters,
+            concurrency_limit=ConcurrencyLimitConfig(
+                limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW
+            ),
+            description=f"What is missing of {self.parameters['grid']}.",
+            entrypoint_type=EntrypointType.MODULE_PATH,
+        )
+
+    async def _listen(self, since: datetime) -> None:
+        """Say of every run that Prefect cancels, because another is still going, that it does.
+
+        What keeps it from looking is told once, and it looks again.
+        """
+        told = set[str]()
+        while True:
+            await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
+            try:
+                await self.tell_of_cancelled(since)
+            except httpx.HTTPError:  # the server may come back
+                continue
+            except Exception as error:  # of a task that nobody else would hear of
+                said = _told(error)
+                if said not in told:
+                    self.tell(f"runs that are cancelled cannot be looked for ({said})")
+                told.add(said)
+
+    async def tell_of_cancelled(self, since: datetime) -> None:
+        """Say of the runs due since then that were cancelled while another was going; once each."""
+        async with get_client() as client:
+            found = await client.read_flow_runs(
+                deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=[self.name])),
+                flow_filter=FlowFilter(name=FlowFilterName(any_=[scheduled_grid.name])),
+                flow_run_filter=FlowRunFilter(
+                    state=FlowRunFilterState(
+                        type=FlowRunFilterStateType(any_=[StateType.CANCELLED])
+                    ),
+                    expected_start_time=FlowRunFilterExpectedStartTime(after_=since),
+                ),
+                sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+            )
+        for run in reversed(found):
+            if run.id in self._passed_over or _BUSY not in str(run.state and run.state.message):
+                continue
+            self._passed_over.add(run.id)
+            assert run.expected_start_time is not None
+            self.tell(
+                f"the run due {run.expected_start_time:%Y-%m-%d %H:%M:%S %Z} was cancelled: the "
+                f"one before it is still going, and does its work"
+            )
+
+    def _stop(self) -> None:
+        """Cancel a run in progress and pause the schedule; waits for that, not for ever."""
+        if self._server is None or self._loop is None or not self._server.started:
+            return
+        asyncio.run_coroutine_threadsafe(self._server.astop(), self._loop)
+        self._ended.wait(_SECONDS_TO_STOP)
+
+
+class _Told(logging.Handler):
+    """Tells in a line of what went wrong where nobody waits; not of what was only called off."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        super().__init__()
+        self._tell = tell
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        if not isinstance(error, asyncio.CancelledError):
+            said = record.getMessage().splitlines()[0] if error is None else _told(error)
+            self._tell(f"in Prefect: {said}")
+
+
+@contextlib.contextmanager
+def _asyncio_told_to(tell: Callable[[str], None]) -> Iterator[None]:
+    """Let `tell` have what asyncio would print, with tracebacks, of any event loop."""
+    logger = logging.getLogger("asyncio")
+    before = logger.handlers, logger.propagate
+    logger.handlers, logger.propagate = [_Told(tell)], False
+    try:
+        yield
+    finally:
+        logger.handlers, logger.propagate = before
+
+
+def _first(error: BaseException) -> BaseException:
+    """The first error that is no group of others."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _told(error: BaseException) -> str:
+    """An error in a line."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}"
