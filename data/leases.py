@@ -30,6 +30,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from typing import TypeAlias, TypeVar
 
@@ -59,7 +60,9 @@ Steps: TypeAlias = Generator[float, None, T]  # one access to the store a step; 
 class LeaseInfo:
     """A live lease: its key, who has it (host, process number), since when; whether it is mine.
 
-    `since` is the holder's own time (ISO 8601).
+    `since` is the holder's own time (ISO 8601). It is `sure` that the holder lives where that is a
+    process of this host, or where its file has changed under the observer's eyes; of another, it is
+    only not known yet to be dead.
     """
 
     key: str
@@ -67,6 +70,7 @@ class LeaseInfo:
     pid: int
     since: str
     mine: bool
+    sure: bool
 
 
 @dataclass(frozen=True)
@@ -79,13 +83,17 @@ class _Said:
 
 @dataclass(frozen=True)
 class _Sighting:
-    """A claim: the state of its file, since when (the observer's clock) it has been that."""
+    """A claim: the state of its file, since when (the observer's clock) it has been that.
+
+    `moved` says that it was another when it was seen first.
+    """
 
     key: str
     token: str
     state: tuple[int | None, int, bytes]
     since: float
     said: _Said | None  # None until it is read
+    moved: bool = False
 
 
 def seconds_awake_or_asleep() -> float:
@@ -239,7 +247,8 @@ class Leases:
         for claim in live:
             said = claim.said or _Said(None, "")
             of = said.process or Process("unknown", "", "", 0, "")
-            info = LeaseInfo(claim.key, of.host, of.pid, said.since, said.process == here)
+            sure = claim.moved or of.can_be_asked_about
+            info = LeaseInfo(claim.key, of.host, of.pid, said.since, said.process == here, sure)
             found.setdefault(claim.key, info)
         return list(found.values())
 
@@ -269,7 +278,8 @@ class Leases:
                 yield random.uniform(0.01, 0.05)
             yield from lease.withdrawing()
         except BaseException:
-            lease.release()
+            with suppress(StoreError):  # what went wrong first is what is told
+                lease.release()
             raise
         return None
 
@@ -316,7 +326,8 @@ class Leases:
             state = (one.mtime_ns, one.size, content)
             same = before is not None and before.state == state
             since = before.since if before is not None and same else self.clock()
-            claim = _Sighting(match["key"], match["token"], state, since, said)
+            moved = before is not None and (before.moved or not same)
+            claim = _Sighting(match["key"], match["token"], state, since, said, moved)
             seen[one.path] = claim
             is_dead = (
                 claim.token in self.forsaken

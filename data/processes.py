@@ -28,10 +28,15 @@ class Process:
     started: str
 
     @property
+    def can_be_asked_about(self) -> bool:
+        """Whether it is one of this host, boot and namespace, so that its number says something."""
+        here = this_process()
+        return (self.host, self.boot, self.namespace) == (here.host, here.boot, here.namespace)
+
+    @property
     def is_gone(self) -> bool:
         """Whether it is known to have ended; False of one that cannot be asked about from here."""
-        here = this_process()
-        if (self.host, self.boot, self.namespace) != (here.host, here.boot, here.namespace):
+        if not self.can_be_asked_about:
             return False
         state, started = _state_and_start(self.pid)
         return state in _GONE or started != self.started

@@ -281,6 +281,17 @@ class Store:
         """The runs of grids that go on now (see `data.runs.is_run`)."""
         return [one for one in self._leases.live() if is_run(one.key)]
 
+    def run_of(self, name: str) -> LeaseInfo | None:
+        """A run of a grid that goes on for sure, or None.
+
+        Where one may be that of a host that is gone, this takes half a minute to see.
+        """
+        while runs := [one for one in self.runs() if is_run(one.key, name)]:
+            if sure := next((one for one in runs if one.sure), None):
+                return sure
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        return None
+
     def cleaning(self) -> Lease | None:
         """The lease of whoever removes artifacts; None while another process has it.
 

@@ -3,6 +3,11 @@
 A scheduled run is a flow run of a Prefect server that stays. It reads the grid's file anew, runs
 what is missing and reuses the rest; where nothing is missing it says so and ends. The grid itself
 is a flow run `circuit-grid` within it, as it is by hand.
+
+Where a run of the grid is going already, by the clock or by hand, it does the work, and the new one
+is cancelled. The store tells, whose leases end with their holders. The concurrency limits of a
+Prefect server would not do: the slot of a run that was killed is taken for minutes, or for good if
+the server went, too; and a run whose server is away for long is ended by them.
 """
 
 from __future__ import annotations
@@ -15,10 +20,8 @@ from pathlib import Path
 
 from prefect import flow
 from prefect import runtime as prefect_runtime
-from prefect.client.schemas.objects import (
-    State,
-)
-from prefect.states import Failed
+from prefect.client.schemas.objects import State
+from prefect.states import Cancelled, Failed
 
 from data import Store, StoreError
 from data.address import has_secrets, shown
@@ -62,22 +65,33 @@ def scheduled_grid(
 ) -> State:
     """Run what is missing of the grid in a file, on a store; finished stages are reused.
 
-    Completed with what was done, or that nothing was to do; Failed with what is wrong with the grid
-    or the store in a sentence, or with the list of what failed.
+    Completed with what was done, or that nothing was to do; Cancelled where a run of the grid is
+    going already; Failed with what is wrong with the grid or the store in a sentence, or with the
+    list of what failed.
     """
     from rich.console import Console
 
     watcher = LineWatcher(Console(stderr=True, width=140))
     try:
         config = read_grid(Path(grid))
-        run = run_grid(config, store, watcher, runner, workers=workers, address=address, file=grid)
-        state = state_of(run.outcome)
+        if going := Store.open(store).run_of(config.name):
+            who = f"{going.host}:{going.pid}"
+            state = Cancelled(message=f"a run of it is still going ({who}), and does its work")
+        else:
+            run = run_grid(
+                *(config, store, watcher, runner), workers=workers, address=address, file=grid
+            )
+            state = state_of(run.outcome)
     except (GridError, StoreError, ServerError) as error:
         state = Failed(message=str(error))
     finally:
         watcher.close()
     lines = str(state.message).splitlines()  # of a failure the first says how many, then each
-    said = f"FAILED: {'; '.join(lines[:2])}" if state.is_failed() else lines[0]
+    said = lines[0]
+    if state.is_failed():
+        said = f"FAILED: {'; '.join(lines[:2])}"
+    elif state.is_cancelled():
+        said = f"cancelled: {said}"
     say(watcher.console, f"{datetime.now():%H:%M:%S} {said}")
     return state
 

@@ -1,9 +1,8 @@
 """The process that serves a schedule: it keeps a deployment in the user's Prefect server.
 
-A deployment has one run at a time: one that falls due while another is still going is cancelled,
-for the other does its work, and the serving process says so. Whoever ends that process pauses the
-schedule and cancels a run in progress; what it finished is kept, and the next run goes on from
-there. A server that goes away is waited for, for as long as it takes.
+Whoever ends that process pauses the schedule and cancels a run in progress; what it finished is
+kept, and the next run goes on from there. A server that goes away is waited for, for as long as it
+takes.
 """
 
 from __future__ import annotations
@@ -17,29 +16,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
-from uuid import UUID
 
-import httpx
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import (
-    DeploymentFilter,
-    DeploymentFilterName,
-    FlowFilter,
-    FlowFilterName,
-    FlowRunFilter,
-    FlowRunFilterExpectedStartTime,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-)
-from prefect.client.schemas.objects import (
-    ConcurrencyLimitConfig,
-    ConcurrencyLimitStrategy,
-    StateType,
-)
-from prefect.client.schemas.sorting import FlowRunSort
-from prefect.deployments.runner import RunnerDeployment
 from prefect.runner import Runner as Server
 from prefect.schedules import Schedule
 from prefect.types.entrypoint import EntrypointType
@@ -53,7 +32,6 @@ from flows.timetable import next_run
 _NOT_IN_NAMES = "/%&<>"
 _SECONDS_BETWEEN_LOOKS = 5.0
 _MOST_LOOKS_LEFT_OUT = 12  # between two trials of which none got to serving
-_BUSY = "concurrency limit reached"  # why Prefect cancels a run while another is going
 _SECONDS_TO_STOP = 45.0
 
 
@@ -75,7 +53,6 @@ class Service:
     _error: BaseException | None = field(default=None, init=False)
     _serving: bool = field(default=False, init=False)
     _ended: threading.Event = field(default_factory=threading.Event, init=False)
-    _passed_over: set[UUID] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
         if banned := next((one for one in _NOT_IN_NAMES if one in self.name), None):
@@ -131,73 +108,20 @@ class Service:
 
     async def _start(self, due: datetime | None) -> None:
         self._loop = asyncio.get_running_loop()
-        deployment = await self.deployed()
+        deployment = await scheduled_grid.ato_deployment(
+            self.name,
+            schedule=self.schedule,
+            parameters=self.parameters,
+            description=f"What is missing of {self.parameters['grid']}.",
+            entrypoint_type=EntrypointType.MODULE_PATH,
+        )
         self._server = Server(name=self.name, query_seconds=_SECONDS_BETWEEN_LOOKS, limit=None)
         await self._server.aadd_deployment(deployment)
         self.tell(
             f"serving {deployment.full_name} at {own_server()}; next run {due:%Y-%m-%d %H:%M:%S %Z}"
         )
-        listening = asyncio.create_task(self._listen(datetime.now(UTC)))
         self._serving = True
-        try:
-            await self._server.start()
-        finally:
-            listening.cancel()
-
-    async def deployed(self) -> RunnerDeployment:
-        """The deployment, which has one run at a time."""
-        return await scheduled_grid.ato_deployment(
-            self.name,
-            schedule=self.schedule,
-            parameters=self.parameters,
-            concurrency_limit=ConcurrencyLimitConfig(
-                limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW
-            ),
-            description=f"What is missing of {self.parameters['grid']}.",
-            entrypoint_type=EntrypointType.MODULE_PATH,
-        )
-
-    async def _listen(self, since: datetime) -> None:
-        """Say of every run that Prefect cancels, because another is still going, that it does.
-
-        What keeps it from looking is told once, and it looks again.
-        """
-        told = set[str]()
-        while True:
-            await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
-            try:
-                await self.tell_of_cancelled(since)
-            except httpx.HTTPError:  # the server may come back
-                continue
-            except Exception as error:  # of a task that nobody else would hear of
-                said = _told(error)
-                if said not in told:
-                    self.tell(f"runs that are cancelled cannot be looked for ({said})")
-                told.add(said)
-
-    async def tell_of_cancelled(self, since: datetime) -> None:
-        """Say of the runs due since then that were cancelled while another was going; once each."""
-        async with get_client() as client:
-            found = await client.read_flow_runs(
-                deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=[self.name])),
-                flow_filter=FlowFilter(name=FlowFilterName(any_=[scheduled_grid.name])),
-                flow_run_filter=FlowRunFilter(
-                    state=FlowRunFilterState(
-                        type=FlowRunFilterStateType(any_=[StateType.CANCELLED])
-                    ),
-                    expected_start_time=FlowRunFilterExpectedStartTime(after_=since),
-                ),
-                sort=FlowRunSort.EXPECTED_START_TIME_DESC,
-            )
-        for run in reversed(found):
-            if run.id in self._passed_over or _BUSY not in str(run.state and run.state.message):
-                continue
-            self._passed_over.add(run.id)
-            assert run.expected_start_time is not None
-            self.tell(
-                f"the run due {run.expected_start_time:%Y-%m-%d %H:%M:%S %Z} was cancelled: the "
-                f"one before it is still going, and does its work"
-            )
+        await self._server.start()
 
     def _stop(self) -> None:
         """Cancel a run in progress and pause the schedule; waits for that, not for ever."""

@@ -67,7 +67,7 @@ class KeptServer:
         return answer.status_code == 200
 
     def post(self, path: str, **body: Any) -> Any:
-        answer = httpx.post(f"{self.url}/{path}", json=body, timeout=30, trust_env=False)
+        answer = httpx.post(f"{self.url}/{path}", json=body, timeout=120, trust_env=False)
         answer.raise_for_status()
         return answer.json()
 

@@ -7,11 +7,14 @@ import logging
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
+from data import Store
 from flows.server import PrivateServer
 from flows.service import Service, _asyncio_told_to
 from flows.timetable import schedule_of
@@ -92,40 +95,89 @@ def test_what_goes_wrong_where_nobody_waits_is_a_line_and_what_is_called_off_is_
     assert logging.getLogger("asyncio").handlers == handlers
 
 
+class Serving:
+    """A schedule in a process of its own, and what it says."""
+
+    def __init__(self, kept: KeptServer, folder: Path) -> None:
+        command = [sys.executable, "-m", "flows.cli", "schedule", str(folder / "nightly.yaml")]
+        self._said = folder / "said"
+        with self._said.open("ab") as said:
+            self.process = subprocess.Popen(
+                [*command, "--every", "15s", "--store", str(folder / "store")],
+                env=os.environ | {"PREFECT_API_URL": kept.url},
+                stdout=said,
+                stderr=said,
+            )
+
+    def until(self, is_so: Callable[[], object], what: str) -> None:
+        wait_for(lambda: is_so() or self.process.poll() is not None, what)
+        assert self.process.poll() is None, self.said()
+
+    def said(self) -> str:
+        return self._said.read_text()
+
+    def end(self) -> None:
+        self.process.terminate()
+        assert self.process.wait(60) == 143
+        assert "Traceback" not in self.said()
+        assert "fault" not in self.said()
+
+
+@pytest.fixture
+def folder(speaker: Path, tmp_path: Path) -> Path:
+    """A directory with a grid's file."""
+    (tmp_path / "nightly.yaml").write_text(GRID.format(model=speaker))
+    return tmp_path
+
+
+@pytest.fixture
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeptServer]:
+    """A server of this test's own."""
+    started = KeptServer(tmp_path_factory.mktemp("prefect"))
+    yield started
+    started.stop()
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("seconds", [20, 240])
-def test_a_schedule_outlives_an_outage_of_its_server(seconds: int, speaker: Path, tmp_path: Path):
-    grid, store, home = tmp_path / "nightly.yaml", tmp_path / "store", tmp_path / "prefect"
-    grid.write_text(GRID.format(model=speaker))
-    home.mkdir()
-    kept = KeptServer(home)
-    words = [sys.executable, "-m", "flows.cli", "schedule", str(grid), "--every", "15s"]
-    with (tmp_path / "said").open("wb") as said:
-        serving = subprocess.Popen(
-            [*words, "--store", str(store)],
-            env=os.environ | {"PREFECT_API_URL": kept.url},
-            stdout=said,
-            stderr=said,
-        )
+def test_a_schedule_outlives_an_outage_of_its_server(seconds: int, kept: KeptServer, folder: Path):
+    serving = Serving(kept, folder)
     try:
-        wait_for(lambda: finished(kept.runs()) or serving.poll() is not None, "first run")
+        serving.until(lambda: finished(kept.runs()), "first run")
         kept.stop()
         with pytest.raises(subprocess.TimeoutExpired):  # it goes on
-            serving.wait(seconds)
+            serving.process.wait(seconds)
         kept.start()
         n_before = len(finished(kept.runs()))
-        wait_for(
-            lambda: len(finished(kept.runs())) > n_before or serving.poll() is not None, "new run"
-        )
+        serving.until(lambda: len(finished(kept.runs())) > n_before, "new run")
         states = [one["state_name"] for one in finished(kept.runs())]
-        serving.terminate()
-        assert serving.wait(60) == 143
+        serving.end()
     finally:
-        serving.kill()
-        kept.stop()
+        serving.process.kill()
     assert set(states) <= {"Completed", "Crashed"}  # crashed is what the outage met
     assert states[-1] == "Completed"
-    words_said = (tmp_path / "said").read_text()
-    assert "nothing to do" in words_said
-    assert "Traceback" not in words_said
-    assert "fault" not in words_said
+    assert "nothing to do" in serving.said()
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("with_server", [False, True])
+def test_what_was_killed_in_the_middle_of_a_run_goes_on_once_it_is_started_again(
+    with_server: bool, kept: KeptServer, folder: Path
+):
+    store = Store.open(folder / "store")
+    serving = Serving(kept, folder)
+    try:
+        serving.until(store.runs, "run that has begun")
+        for process in (*psutil.Process(serving.process.pid).children(True), serving.process):
+            process.kill()
+        serving.process.wait()
+        if with_server:
+            kept.stop()
+            kept.start()
+        serving = Serving(kept, folder)
+        serving.until(lambda: finished(kept.runs()), "new run")
+        assert finished(kept.runs())[0]["state_name"] == "Completed"
+        serving.end()
+    finally:
+        serving.process.kill()
+    assert "was cancelled" not in serving.said()

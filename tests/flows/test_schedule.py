@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import os
 import shutil
@@ -12,17 +11,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from prefect.client.orchestration import get_client
 from prefect.settings import temporary_settings
-from prefect.states import Cancelled, Pending
 from rich.console import Console
 
+from data import Store
+from data.processes import this_process
 from flows.deployment import NO_SERVER, scheduled_grid, store_of
 from flows.dry_run import show_dry_run
 from flows.errors import GridError
@@ -163,7 +161,6 @@ def test_runs_fire_by_the_clock_and_each_reads_its_file_anew(
     assert "EAPP" in message(last)
     kept = kept_server.deployment()
     assert kept["paused"]
-    assert kept["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
     grid.write_text(GRID.format(model=speaker))
     again = scheduled_grid(str(grid), str(store), "inline", return_state=True)
     assert again.message == f"nothing to do: {n} stages are there already"
@@ -264,33 +261,6 @@ def test_serving_that_ends_by_itself_begins_again_after_a_rest(
     assert time.monotonic() - began >= 2 * rest
 
 
-class Deaf(Service):
-    """Looking for cancelled runs fails, each time in another way, and then it is enough."""
-
-    looks: list[Exception]
-
-    async def tell_of_cancelled(self, since: datetime) -> None:
-        if not self.looks:
-            raise asyncio.CancelledError
-        raise self.looks.pop(0)
-
-
-def test_what_keeps_a_service_from_looking_for_cancelled_runs_is_told_once(
-    monkeypatch: pytest.MonkeyPatch,
-):
-    told: list[str] = []
-    monkeypatch.setattr("flows.service._SECONDS_BETWEEN_LOOKS", 0)
-    service = Deaf("name", schedule_of(None, "15m", None), {"grid": "g"}, told.append)
-    again = [ValueError("no such filter\nin this version") for _ in range(2)]
-    service.looks = [again[0], httpx.ConnectError("gone"), again[1], KeyError("id")]
-    with pytest.raises(asyncio.CancelledError):
-        asyncio.run(service._listen(datetime.now(UTC)))
-    assert told == [
-        "runs that are cancelled cannot be looked for (ValueError: no such filter)",
-        "runs that are cancelled cannot be looked for (KeyError: 'id')",
-    ]
-
-
 @pytest.mark.parametrize(
     "store", ["s3://KEY:hidden@grids/store", "s3://grids/store?secret_key=hidden"]
 )
@@ -315,33 +285,20 @@ def test_a_store_without_secrets_is_named_in_full(tmp_path: Path, monkeypatch: p
     assert store_of(url) == str(tmp_path / "store")
 
 
-@pytest.mark.slow
-def test_a_run_that_falls_due_while_another_is_going_is_said_to_be_cancelled(at_hand: None):
-    told: list[str] = []
-    began = datetime.now(UTC) - timedelta(seconds=1)
-    service = Service("overlap", schedule_of(None, "1h", None), {"grid": "g.yaml"}, told.append)
-
-    async def meet() -> list[str]:
-        name = f"scheduled-grid/{service.name}"
-        await (await service.deployed()).aapply()
-        async with get_client() as client:
-            deployment = await client.read_deployment_by_name(name)
-            states = []
-            for _ in range(2):
-                run = await client.create_flow_run_from_deployment(deployment.id)
-                states.append((await client.set_flow_run_state(run.id, Pending())).state)
-            await client.set_flow_run_state(
-                (await client.create_flow_run_from_deployment(deployment.id)).id,
-                Cancelled(message="by hand"),
-            )
-        for _ in range(2):
-            await service.tell_of_cancelled(began)
-        return [str(state and state.type.value) for state in states]
-
-    assert asyncio.run(meet()) == ["PENDING", "CANCELLED"]
-    (line,) = told
-    assert line.startswith("the run due 20")
-    assert line.endswith("was cancelled: the one before it is still going, and does its work")
+def test_a_run_that_falls_due_while_another_is_going_is_cancelled_and_says_who_does_its_work(
+    at_hand: None, speaker: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    grid, store = tmp_path / "grid.yaml", tmp_path / "store"
+    grid.write_text(GRID.format(model=speaker))
+    other = Store.open(store).running("another grid")
+    with Store.open(store).running("nightly"):
+        state = scheduled_grid(str(grid), str(store), "inline", return_state=True)
+    other.release()
+    who = f"{this_process().host}:{os.getpid()}"
+    assert state.is_cancelled()
+    assert state.message == f"a run of it is still going ({who}), and does its work"
+    assert f"cancelled: a run of it is still going ({who})" in capsys.readouterr().err
+    assert digests(store) == {}
 
 
 def test_a_name_that_prefect_refuses_is_told_in_a_sentence():
