@@ -36,7 +36,7 @@ from data.ledger import GridNote, NotedGrids, PlannedStage
 from data.location import Location
 from data.marker import admit
 from data.pairs import Pair, Pairs
-from data.runs import CLEANING, is_run, is_stage, run_key
+from data.runs import CLEANING, is_run, is_stage, run_key, scheduled_key
 from data.schema import TABLES, companions, table
 from data.states import State, states_of
 
@@ -281,16 +281,19 @@ class Store:
         """The runs of grids that go on now (see `data.runs.is_run`)."""
         return [one for one in self._leases.live() if is_run(one.key)]
 
-    def run_of(self, name: str) -> LeaseInfo | None:
-        """A run of a grid that goes on for sure, or None.
+    def scheduled(self, name: str) -> Lease | LeaseInfo:
+        """The lease of the scheduled run of a grid, or whoever runs that grid already, for sure.
 
-        Where one may be that of a host that is gone, this takes half a minute to see.
+        Where that may be a host that is gone, this takes half a minute to see.
         """
-        while runs := [one for one in self.runs() if is_run(one.key, name)]:
-            if sure := next((one for one in runs if one.sure), None):
+        key = scheduled_key(name)
+        while True:
+            going = [one for one in self._leases.live() if one.key == key or is_run(one.key, name)]
+            if sure := next((one for one in going if one.sure), None):
                 return sure
+            if not going and (lease := self._leases.take(key)):
+                return lease
             time.sleep(_SECONDS_BETWEEN_LOOKS)
-        return None
 
     def cleaning(self) -> Lease | None:
         """The lease of whoever removes artifacts; None while another process has it.

@@ -25,8 +25,10 @@ from prefect.states import Cancelled, Failed
 
 from data import Store, StoreError
 from data.address import has_secrets, shown
+from data.leases import LeaseInfo
 from flows.errors import GridError
 from flows.grid import run_grid, state_of
+from flows.quiet import silence_libraries
 from flows.reading import read_grid
 from flows.server import ServerError, is_reachable
 from flows.settings import own_server
@@ -46,6 +48,7 @@ def _say_no_more() -> None:
 
 
 if "PREFECT__FLOW_RUN_ID" in os.environ:  # this process was started for one scheduled run
+    silence_libraries()
     atexit.register(_say_no_more)
 
 
@@ -74,13 +77,14 @@ def scheduled_grid(
     watcher = LineWatcher(Console(stderr=True, width=140))
     try:
         config = read_grid(Path(grid))
-        if going := Store.open(store).run_of(config.name):
-            who = f"{going.host}:{going.pid}"
+        mine = Store.open(store).scheduled(config.name)
+        if isinstance(mine, LeaseInfo):
+            who = f"{mine.host}:{mine.pid}"
             state = Cancelled(message=f"a run of it is still going ({who}), and does its work")
         else:
-            run = run_grid(
-                *(config, store, watcher, runner), workers=workers, address=address, file=grid
-            )
+            how = (config, store, watcher, runner)
+            with mine:
+                run = run_grid(*how, workers=workers, address=address, file=grid)
             state = state_of(run.outcome)
     except (GridError, StoreError, ServerError) as error:
         state = Failed(message=str(error))

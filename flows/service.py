@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -33,6 +32,7 @@ _NOT_IN_NAMES = "/%&<>"
 _SECONDS_BETWEEN_LOOKS = 5.0
 _MOST_LOOKS_LEFT_OUT = 12  # between two trials of which none got to serving
 _SECONDS_TO_STOP = 45.0
+_MOST_RUNS = 2  # one that works, and one that sees that it does; others wait, as after an outage
 
 
 @dataclass
@@ -65,11 +65,6 @@ class Service:
         it does not answer at first; what keeps it from taking the deployment is raised.
         """
         check_server()
-        with _asyncio_told_to(self.tell):
-            self._serve_on()
-
-    def _serve_on(self) -> None:
-        """Serve again and again."""
         has_served, in_vain = False, 0
         while True:
             self._ended.clear()
@@ -115,7 +110,9 @@ class Service:
             description=f"What is missing of {self.parameters['grid']}.",
             entrypoint_type=EntrypointType.MODULE_PATH,
         )
-        self._server = Server(name=self.name, query_seconds=_SECONDS_BETWEEN_LOOKS, limit=None)
+        self._server = Server(
+            name=self.name, query_seconds=_SECONDS_BETWEEN_LOOKS, limit=_MOST_RUNS
+        )
         await self._server.aadd_deployment(deployment)
         self.tell(
             f"serving {deployment.full_name} at {own_server()}; next run {due:%Y-%m-%d %H:%M:%S %Z}"
@@ -129,32 +126,6 @@ class Service:
             return
         asyncio.run_coroutine_threadsafe(self._server.astop(), self._loop)
         self._ended.wait(_SECONDS_TO_STOP)
-
-
-class _Told(logging.Handler):
-    """Tells in a line of what went wrong where nobody waits; not of what was only called off."""
-
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        super().__init__()
-        self._tell = tell
-
-    def emit(self, record: logging.LogRecord) -> None:
-        error = record.exc_info[1] if record.exc_info else None
-        if not isinstance(error, asyncio.CancelledError):
-            said = record.getMessage().splitlines()[0] if error is None else _told(error)
-            self._tell(f"in Prefect: {said}")
-
-
-@contextlib.contextmanager
-def _asyncio_told_to(tell: Callable[[str], None]) -> Iterator[None]:
-    """Let `tell` have what asyncio would print, with tracebacks, of any event loop."""
-    logger = logging.getLogger("asyncio")
-    before = logger.handlers, logger.propagate
-    logger.handlers, logger.propagate = [_Told(tell)], False
-    try:
-        yield
-    finally:
-        logger.handlers, logger.propagate = before
 
 
 def _first(error: BaseException) -> BaseException:

@@ -10,7 +10,7 @@ import pytest
 
 from data import Store, StoreError
 from data.heart import Heart
-from data.leases import DEAD_AFTER, Leases
+from data.leases import DEAD_AFTER, Lease, LeaseInfo, Leases
 from data.processes import Process, this_process
 from data.runs import run_key
 from tests.data.clock import Clock
@@ -27,12 +27,38 @@ def elsewhere(store: Store, process: Process, heart: Heart | None) -> Leases:
 
 def test_a_run_of_this_host_is_known_at_once(tmp_path: Path):
     store = Store.open(tmp_path)
-    assert store.run_of("nightly") is None
+    me = (this_process().host, os.getpid())
     with store.running("nightly"), store.running("another"):
-        going = Store.open(tmp_path).run_of("nightly")
-        assert going is not None
-        assert (going.host, going.pid) == (this_process().host, os.getpid())
-    assert store.run_of("nightly") is None
+        going = Store.open(tmp_path).scheduled("nightly")
+        assert isinstance(going, LeaseInfo)
+        assert (going.host, going.pid) == me
+    mine = store.scheduled("nightly")
+    assert isinstance(mine, Lease)
+    with mine:
+        going = Store.open(tmp_path).scheduled("nightly")  # before it is a run
+        assert isinstance(going, LeaseInfo)
+        assert (going.host, going.pid) == me
+        other = store.scheduled("another")
+        assert isinstance(other, Lease)
+        other.release()
+        assert store.leases() == []  # it is no stage
+        assert store.runs() == []
+
+
+def test_of_scheduled_runs_that_begin_at_once_one_goes_on(tmp_path: Path):
+    begin, found = threading.Barrier(8), []
+
+    def try_to() -> None:
+        store = Store.open(tmp_path)
+        begin.wait()
+        found.append(store.scheduled("nightly"))
+
+    trying = [threading.Thread(target=try_to) for _ in range(8)]
+    for one in trying:
+        one.start()
+    for one in trying:
+        one.join()
+    assert sum(isinstance(one, Lease) for one in found) == 1
 
 
 def test_a_run_elsewhere_is_known_once_it_is_seen_to_be_alive(tmp_path: Path):
@@ -41,8 +67,8 @@ def test_a_run_elsewhere_is_known_once_it_is_seen_to_be_alive(tmp_path: Path):
     held = elsewhere(store, ELSEWHERE, heart).take(run_key("nightly"))
     assert held is not None
     assert [one.sure for one in Store.open(tmp_path).runs()] == [False]
-    going = store.run_of("nightly")
-    assert going is not None
+    going = store.scheduled("nightly")
+    assert isinstance(going, LeaseInfo)
     assert (going.host, going.sure) == ("elsewhere", True)
     held.release()
 
@@ -56,13 +82,13 @@ def test_a_run_of_a_host_that_is_gone_is_none_once_it_has_stood_still_for_long(
     assert elsewhere(store, process, None).take(run_key("nightly")) is not None
     assert [one.sure for one in store.runs()] == [False]
     found: list[object] = []
-    looking = threading.Thread(target=lambda: found.append(store.run_of("nightly")))
+    looking = threading.Thread(target=lambda: found.append(store.scheduled("nightly")))
     looking.start()
     looking.join(0.5)
     assert found == []  # it may be alive
     clock.seconds += DEAD_AFTER
     looking.join()
-    assert found == [None]
+    assert isinstance(found[0], Lease)
 
 
 def test_where_a_lease_cannot_be_noted_that_is_what_is_told(tmp_path: Path):
