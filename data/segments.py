@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from data.access import reaching
 from data.artifact import Artifact
-from data.errors import StoreAccessError, StoreError, StoreUnavailableError
+from data.errors import StoreAccessError, StoreUnavailableError
 from data.location import Location
 from data.schema import SCHEMA_VERSION, Table
 from data.states import sizes_of
@@ -143,10 +143,8 @@ def _written(
     digest = hashlib.sha256(content).hexdigest()
     path = f"{FOLDER}/{table.name}/{len(members)}-{digest}.parquet"
     location.put_lightly(path, content.to_pybytes())
-    segment = _opened(location, path)
-    if segment is None:
-        raise StoreError(f"{location.path(path)} was changed while it was written: ask again.")
-    return segment
+    # another process may have joined it with more and removed it already
+    return _opened(location, path) or Segment(path, pa.BufferReader(content), dict(members))
 
 
 def _opened(location: Location, path: str) -> Segment | None:

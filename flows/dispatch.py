@@ -62,6 +62,7 @@ class Dispatcher:
         self._running: dict[PrefectFuture[Any], Job] = {}
         self._busy: Counter[str] = Counter()
         self._events: queue.SimpleQueue[PrefectFuture[Any]] = queue.SimpleQueue()
+        self._over: set[PrefectFuture[Any]] = set()  # ended, and not looked at yet
 
     def go(self) -> None:
         """Bring every turn to its end; whatever interrupts it is raised."""
@@ -148,7 +149,12 @@ class Dispatcher:
             self._at[job.place] = stage.runs
         self._running[future] = job
         self._busy[job.place] += 1
-        future.add_done_callback(self._events.put)
+        future.add_done_callback(self._note_end)
+
+    def _note_end(self, future: PrefectFuture[Any]) -> None:
+        """In whatever thread it ended: what it came to is looked at in the dispatcher's own."""
+        self._over.add(future)
+        self._events.put(future)
 
     def _next_model(self, job: Job) -> ModelIdentity | None:
         """The model that a place needs next, once all turns of its present one are open."""
@@ -159,12 +165,16 @@ class Dispatcher:
         return None if following == job.stage.runs else following
 
     def _stop_what_hangs(self) -> None:
-        """Stop the stages that take longer than the time limit."""
+        """Stop the stages that take longer than the time limit.
+
+        One that has ended is not stopped, however long ago that was: the dispatcher may have been
+        kept from looking, by a store that was out of reach.
+        """
         limit = self.config.time_limit
         if limit is None:
             return
         for future, job in list(self._running.items()):
-            if job.stopped or self.runner.seconds(future) < limit:
+            if job.stopped or self.runner.seconds(future) < limit or future in self._over:
                 continue
             job.stopped = True
             said = seconds_as_text(limit)
@@ -196,6 +206,7 @@ class Dispatcher:
             self._ended(future)
 
     def _ended(self, future: PrefectFuture[Any]) -> None:
+        self._over.discard(future)
         job = self._running.pop(future)
         self._busy[job.place] -= 1
         if job not in self._jobs:  # it was given up

@@ -14,7 +14,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-_SECONDS_TO_END = 5.0
+_SECONDS_TO_END = 30.0  # for what cannot be killed at once; a machine may be that busy
 
 
 def watch(run: int, directory: Path) -> None:

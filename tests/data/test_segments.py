@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from data import Catalog, Store, provenance, segments
+from data.location import Location
 from data.schema import TABLES
 from tests.data.nobody import not_as_root
 from tests.data.synthetic import build, key_of, members_table, rows_of
@@ -199,6 +200,25 @@ def test_processes_join_the_same_artifacts_at_once(store: Store) -> None:
     for process in processes:
         process.join(120)
         assert process.exitcode == 0
+    assert asked(store) == list(range(20))
+
+
+def test_segment_that_another_process_replaces_at_once_answers_all_the_same(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever finds it joined already may join it with more, and remove it, before it is opened."""
+    put_lightly, gone = Location.put_lightly, []
+
+    def replaced(self: Location, relative: str, content: bytes) -> None:
+        put_lightly(self, relative, content)
+        self.remove(relative)
+        gone.append(relative)
+
+    monkeypatch.setattr(Location, "put_lightly", replaced)
+    assert asked(store) == list(range(20))
+    assert len([path for path in gone if path.startswith(segments.FOLDER)]) == 3
+    assert joined(store) == {}
+    monkeypatch.undo()
     assert asked(store) == list(range(20))
 
 
