@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,8 +53,9 @@ def vouchers(store: Path) -> dict[Path, tuple[int, int]]:
     """The finished artifacts: inode and time of the file that was written last."""
     found = {}
     for path in store.glob("*/??/[!.]*.json"):
-        about = path.stat()
-        found[path] = (about.st_ino, about.st_mtime_ns)
+        with suppress(FileNotFoundError):  # removed since it was listed
+            about = path.stat()
+            found[path] = (about.st_ino, about.st_mtime_ns)
     return found
 
 
@@ -85,8 +87,9 @@ def kill_again_and_again(
             break
         workers = workers_of(process.pid)
         if workers and moments.random() < of_workers:  # the run survives that, and is killed next
-            moments.choice(workers).kill()
-            kills.of_workers += 1
+            with suppress(psutil.NoSuchProcess):  # it was over
+                moments.choice(workers).kill()
+                kills.of_workers += 1
             time.sleep(moments.uniform(0.0, 2.0))
         os.kill(process.pid, signal.SIGKILL)
         process.communicate(timeout=PATIENCE)
@@ -99,8 +102,13 @@ def kill_again_and_again(
 
 def workers_of(pid: int) -> list[psutil.Process]:
     """The worker processes of a run that live."""
-    living = (one for one in psutil.Process(pid).children() if one.status() != psutil.STATUS_ZOMBIE)
-    return [one for one in living if "flows.worker" in one.cmdline()]
+    found = []
+    with suppress(psutil.NoSuchProcess):  # the run is over
+        for one in psutil.Process(pid).children():
+            with suppress(psutil.NoSuchProcess):  # or it is
+                if "flows.worker" in one.cmdline():
+                    found.append(one)
+    return found
 
 
 def finish(grid: str | Path | None, store: Path) -> str:

@@ -346,6 +346,7 @@ def test_names_of_grids_do_not_lead_outside(name: str, tmp_path: Path) -> None:
     store = Store.open(tmp_path / "deep" / "er" / "store")
     inside = Path(store.location.root)
     before = {one for one in everything(tmp_path) if not one.startswith("deep/er/store")}
+    there = Path("/tmp/outside").exists()
     if name == "CON":
         store.save_grid(name, [])
         assert [path.name for path in (inside / "grids").iterdir()] == ["CON.json"]
@@ -355,7 +356,7 @@ def test_names_of_grids_do_not_lead_outside(name: str, tmp_path: Path) -> None:
         assert not (inside / "grids").exists()
     after = {one for one in everything(tmp_path) if not one.startswith("deep/er/store")}
     assert after == before
-    assert not Path("/tmp/outside").exists()
+    assert Path("/tmp/outside").exists() == there
 
 
 @pytest.mark.parametrize("name", [*NAMES, "", "AB" * 32, "ab" * 31 + "/.", "gg" * 32])

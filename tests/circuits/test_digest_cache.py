@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -42,8 +43,8 @@ def old(path: Path, text: str) -> Path:
 @pytest.fixture
 def later(monkeypatch):
     """The clock is ten seconds ahead: inodes cannot be given an older time."""
-    now = time.time_ns
-    monkeypatch.setattr(digest_cache.time, "time_ns", lambda: now() + 10 * 10**9)
+    clock = SimpleNamespace(time_ns=lambda: time.time_ns() + 10 * 10**9)
+    monkeypatch.setattr(digest_cache, "time", clock)
 
 
 def test_an_unchanged_file_is_read_once(tmp_path, cache, later):
@@ -70,11 +71,15 @@ def test_a_change_is_noticed_though_size_and_time_stay(tmp_path, cache, later):
     assert remembered(file, read) == {"content": "six"}
 
 
-def test_what_was_written_a_moment_ago_is_not_kept(tmp_path, cache):
+def test_what_was_written_a_moment_ago_is_not_kept(tmp_path, cache, monkeypatch):
     file, read = tmp_path / "file", Reader()
     file.write_text("one")
-    remembered(file, read)
-    assert not cache.exists()
+    written = file.stat().st_ctime_ns
+    for nanoseconds, kept in ((2 * 10**9, False), (2 * 10**9 + 1, True)):
+        clock = SimpleNamespace(time_ns=lambda then=written + nanoseconds: then)
+        monkeypatch.setattr(digest_cache, "time", clock)
+        remembered(file, read)
+        assert cache.exists() == kept
 
 
 def test_what_changes_while_it_is_read_is_not_kept(tmp_path, cache, later):

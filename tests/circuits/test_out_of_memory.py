@@ -246,7 +246,7 @@ for name, do in work.items():
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits a process's memory")
 def test_every_library_is_understood_when_it_finds_no_memory():
     done = subprocess.run(
-        [sys.executable, "-c", TEXTS], capture_output=True, text=True, timeout=100, check=True
+        [sys.executable, "-c", TEXTS], capture_output=True, text=True, timeout=300, check=True
     )
     found = dict(json.loads(line) for line in done.stdout.splitlines())
     assert len(found) == 9
@@ -306,7 +306,7 @@ def test_asking_needs_no_torch():
         "let_go(MemoryError()); print(is_out_of_memory(MemoryError()), 'torch' in sys.modules)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True
     )
     assert done.stdout.split() == ["True", "False"]
 

@@ -34,12 +34,20 @@ def told(log: str | Path) -> list[list[str]]:
     return [line.split() for line in Path(log).read_text().splitlines()]
 
 
-def work(address: str, log: str, n_keys: int, seconds: float, seed: int) -> None:
-    """Publish every key that is not there, each under its lease, until all are."""
+def hear(log: str, word: str) -> None:
+    """Wait until somebody tells a word."""
+    while not any(line[0] == word for line in told(log)):
+        time.sleep(0.01)
+
+
+def work(address: str, log: str, n_keys: int, n_long: int, seconds: float, seed: int) -> None:
+    """Publish every key that is not there, each under its lease, until all are.
+
+    The work on the last `n_long` of them is not over before somebody tells that it may be.
+    """
     store, chance, pid = Store.open(address), random.Random(seed), os.getpid()
     tell(log, "ready", pid)
-    while not any(line[0] == "go" for line in told(log)):
-        time.sleep(0.01)
+    hear(log, "go")
     missing = set(range(n_keys))
     while missing:
         index = chance.choice(sorted(missing))
@@ -55,6 +63,8 @@ def work(address: str, log: str, n_keys: int, seconds: float, seed: int) -> None
             if store.find("members", key) is None:  # it may just have been published
                 tell(log, "begin", index, pid)
                 time.sleep(chance.uniform(0.5, 1.5) * seconds)
+                if index >= n_keys - n_long:
+                    hear(log, "over")
                 store.write("members", key, members_table(key, range(index)), ABOUT)
                 tell(log, "end", index, pid)
 
@@ -66,8 +76,7 @@ def hold(address: str, log: str, beat: float, dead_after: float, then_publish: b
     assert lease is not None
     with lease:
         tell(log, "holds", os.getpid())
-        while not any(line[0] == "go" for line in told(log)):
-            time.sleep(0.01)
+        hear(log, "go")
         lost = lease.lost
         if then_publish:
             store.write("members", key_at(0), members_table(key_at(0), range(5)), ABOUT)

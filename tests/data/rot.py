@@ -3,16 +3,20 @@
 import time
 from pathlib import Path
 
-from data import Store
+from data import TABLES, Store
 from data.index import Index
-from data.states import seconds_until_settled, state_of
+from data.states import seconds_until_settled, state_of, states_of
+
+
+def wait(store: Store) -> None:
+    """Wait until what was written is old enough to be known for good."""
+    states = [state for kind in TABLES for state in states_of(store.location, kind).values()]
+    time.sleep(max((seconds_until_settled(state) for state in states if state), default=0.0))
 
 
 def settle(store: Store) -> None:
-    """Wait until what was written is old enough to be known for good; the index knows all of it."""
-    from data.schema import TABLES
-
-    time.sleep(0.06)
+    """The same, and have the index know all of it."""
+    wait(store)
     for kind in TABLES:
         for artifact in store.artifacts(kind):
             assert store.find(kind, artifact.key) is not None

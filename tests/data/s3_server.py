@@ -7,6 +7,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 
 from moto.server import ThreadedMotoServer
 from werkzeug.serving import WSGIRequestHandler
@@ -50,6 +51,15 @@ class S3Server:
         from moto.s3.models import s3_backends
 
         return sorted(s3_backends["123456789012"]["aws"].buckets[BUCKET].keys)
+
+    def changed(self, path: str, at: datetime | None = None) -> datetime:
+        """When an object was changed last; from now on at another time, if one is given."""
+        from moto.s3.models import s3_backends
+
+        there = s3_backends["123456789012"]["aws"].buckets[BUCKET].keys[path]
+        if at is not None:
+            there.last_modified = at
+        return there.last_modified
 
     def make_bucket(self) -> None:
         """Make the bucket."""

@@ -91,7 +91,8 @@ def test_damaged_artifact_is_missing_reported_and_rebuilt(
     rows = tmp_path / "members" / KEY[:2] / f"{KEY}.parquet"
     note = rows.with_suffix(".json")
     if remembered == "in an index":
-        store.save_index()
+        settle(store)
+        assert Index(store.location).knows("members", KEY)
     DAMAGES[damage](rows, note)
     for path in (rows, note):
         if path.exists():

@@ -12,14 +12,17 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from data import Store, StoreError
 from data.errors import StoreUnavailableError
 from data.heart import Heart
-from data.leases import Leases
+from data.leases import DEAD_AFTER, Leases
 from data.processes import Process, this_process
+from tests.data.clock import Clock
 from tests.data.contenders import ABOUT, contend, hold, key_at, tell, told, work
 from tests.data.synthetic import members_table
 
@@ -35,13 +38,19 @@ def start(target: Callable[..., None], *arguments: object) -> multiprocessing.Pr
     return process
 
 
-def until(true: Callable[[], object], seconds: float = 20.0) -> float:
-    """How many seconds it took until it was true."""
+def until(true: Callable[[], object]) -> None:
+    """Wait until it is true."""
     began = time.monotonic()
     while not true():
-        assert time.monotonic() - began < seconds, "it never was"
+        assert time.monotonic() - began < 120, "it never was"
         time.sleep(0.005)
-    return time.monotonic() - began
+
+
+def stop(process: multiprocessing.Process) -> None:
+    """Have a process stand still from now on."""
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGSTOP)
+    until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED)
 
 
 def lines_of(log: Path, word: str) -> list[list[str]]:
@@ -64,16 +73,20 @@ def store(tmp_path: Path) -> Store:
 
 
 @pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
 def log(tmp_path: Path) -> Path:
     path = tmp_path / "log"
     path.touch()
     return path
 
 
-def quick(store: Store, process: Process | None = None, dead_after: float = 0.6) -> Leases:
-    """Leases with short times, of this process or as one of another host would have them."""
-    owner = process or this_process()
-    return Leases(store.location, dead_after / 6, dead_after, lambda: owner, heart=Heart())
+def by_hand(store: Store, clock: Clock) -> Leases:
+    """Leases of this process, whose hearts beat often; time passes for them where a test says."""
+    return Leases(store.location, 0.1, DEAD_AFTER, clock=clock, heart=Heart())
 
 
 @pytest.mark.slow
@@ -82,19 +95,29 @@ def test_no_two_work_on_a_key_and_all_is_done_though_some_are_killed(
     store: Store, log: Path, seed: int
 ) -> None:
     moments, n_keys, n_processes = random.Random(seed), 30, 7
+    n_long = n_processes  # so that nobody has done all before the last is killed
     processes = [
-        start(work, store.location.address, str(log), n_keys, 0.06, 10 * seed + i)
+        start(work, store.location.address, str(log), n_keys, n_long, 0.06, 10 * seed + i)
         for i in range(n_processes)
     ]
     until(lambda: len(lines_of(log, "ready")) == n_processes)
     tell(str(log), "go")
-    for victim in moments.sample(processes, n_processes - 2):
+    *some, last = moments.sample(processes, n_processes - 2)
+    for victim in (*some, last):
         time.sleep(moments.uniform(0.01, 0.12))
+        if victim is last:
+            until(
+                lambda: any(
+                    int(index) >= n_keys - n_long and pid == str(last.pid)
+                    for _, index, pid in lines_of(log, "begin")
+                )
+            )
         assert victim.pid is not None
         tell(str(log), "kill", victim.pid)
         os.kill(victim.pid, signal.SIGKILL)
+    tell(str(log), "over")
     for process in processes:
-        process.join(30)
+        process.join(120)
     assert sorted(process.exitcode for process in processes) == [-signal.SIGKILL] * 5 + [0, 0]
 
     at_work: dict[str, str] = {}
@@ -124,10 +147,11 @@ def test_no_two_work_on_a_key_and_all_is_done_though_some_are_killed(
     assert [claim.name.split(".")[0] for claim in claims] == [KEY]
 
 
-def test_lease_of_a_killed_owner_is_taken_at_once(store: Store, log: Path) -> None:
+def test_lease_of_a_killed_owner_is_taken_at_once(store: Store, log: Path, clock: Clock) -> None:
     owner = start(hold, store.location.address, str(log), 5.0, 30.0, False)
     until(lambda: lines_of(log, "holds"))
-    assert store.lease(KEY) is None
+    observer = by_hand(store, clock)
+    assert observer.take(KEY) is None
     (live,) = store.leases()
     assert (live.key, live.host, live.pid, live.mine) == (
         KEY,
@@ -137,7 +161,8 @@ def test_lease_of_a_killed_owner_is_taken_at_once(store: Store, log: Path) -> No
     )
     assert owner.pid is not None
     os.kill(owner.pid, signal.SIGKILL)
-    assert until(lambda: store.lease(KEY)) < 1.0
+    owner.join()
+    assert observer.take(KEY) is not None, "no time has passed"
     assert [(live.pid, live.mine) for live in store.leases()] == [(os.getpid(), True)]
 
 
@@ -153,64 +178,78 @@ def test_owner_that_ended_and_was_not_waited_for_is_gone(store: Store) -> None:
         os.waitpid(pid, 0)
 
 
-def test_owner_that_stood_still_loses_the_lease_and_does_no_harm(store: Store, log: Path) -> None:
+def test_owner_that_stood_still_loses_the_lease_and_does_no_harm(
+    store: Store, log: Path, clock: Clock
+) -> None:
     owner = start(hold, store.location.address, str(log), 0.1, 0.6, True)
     until(lambda: lines_of(log, "holds"))
-    others = quick(store)
+    others = by_hand(store, clock)
+    stop(owner)
     assert owner.pid is not None
-    time.sleep(0.8)
-    assert others.take(KEY) is None, "it lives"
-    os.kill(owner.pid, signal.SIGSTOP)
     try:
-        taken = []
-        assert until(lambda: taken.append(others.take(KEY)) or taken[-1]) < 3.0
+        assert others.take(KEY) is None, "it may live"
+        time.sleep(0.5)  # longer than it may keep the lease by its own clock
+        clock.seconds += DEAD_AFTER
+        taken = others.take(KEY)
+        assert taken is not None
         written = store.write("members", KEY, members_table(KEY, range(5)), ABOUT)
         tell(str(log), "go")
     finally:
         os.kill(owner.pid, signal.SIGCONT)
-    owner.join(20)
+    owner.join(120)
     assert owner.exitcode == 0
     assert lines_of(log, "lost") == [["lost", str(owner.pid)]]
     assert list(store.artifacts("members")) == [written]
     assert Store.open(store.location.address).find("members", KEY) == written
     assert store.damaged == []
-    assert not taken[-1].lost
+    assert not taken.lost
     assert [(live.key, live.mine) for live in others.live()] == [(KEY, True)]
 
 
-def test_owner_that_goes_on_working_keeps_the_lease(store: Store, log: Path) -> None:
-    owner = start(hold, store.location.address, str(log), 0.1, 0.6, False)
+def test_owner_that_goes_on_working_keeps_the_lease(store: Store, log: Path, clock: Clock) -> None:
+    """However slow its beats are for others, as long as one comes before they take it for dead."""
+    owner = start(hold, store.location.address, str(log), 0.05, 30.0, False)
     until(lambda: lines_of(log, "holds"))
-    others, began = quick(store), time.monotonic()
-    while time.monotonic() - began < 1.8:
+    others = by_hand(store, clock)
+    (claim,) = (Path(store.location.root) / "leases").iterdir()
+    for _ in range(10):
+        before = claim.stat().st_mtime_ns
         assert others.take(KEY) is None
-        time.sleep(0.02)
+        clock.seconds += DEAD_AFTER - 1
+        until(lambda then=before: claim.stat().st_mtime_ns != then)
+    assert others.take(KEY) is None
     tell(str(log), "go")
-    owner.join(20)
+    owner.join(120)
     assert lines_of(log, "kept") == [["kept", str(owner.pid)]]
     assert list((Path(store.location.root) / "leases").iterdir()) == []
 
 
 @pytest.mark.parametrize("time_of_file", [0, 1, 2**33], ids=["1970", "a second later", "2242"])
 def test_owner_elsewhere_is_believed_while_its_file_changes_whatever_its_clock(
-    store: Store, time_of_file: int
+    store: Store, time_of_file: int, clock: Clock
 ) -> None:
-    claim, observer = claim_of(store, ELSEWHERE), quick(store)
+    claim, observer = claim_of(store, ELSEWHERE), by_hand(store, clock)
     for beat in range(50):
         os.utime(claim, ns=(0, time_of_file * 10**9 + beat))
         assert observer.take(KEY) is None
-        time.sleep(0.02)
+        clock.seconds += DEAD_AFTER - 1
+    assert observer.take(KEY) is None
     assert [(live.host, live.mine) for live in observer.live()] == [("elsewhere", False)]
-    taken = []
-    waited = until(lambda: taken.append(observer.take(KEY)) or taken[-1])
-    assert 0.4 < waited < 2.0
+    clock.seconds += 1
+    assert observer.take(KEY) is not None
     assert not claim.exists()
     assert observer.take(KEY) is None
 
 
-def test_claim_elsewhere_for_another_key_is_swept_away_in_passing(store: Store) -> None:
-    claim, observer = claim_of(store, ELSEWHERE), quick(store)
-    until(lambda: _held(observer, key_at(1)) and not claim.exists())
+def test_claim_elsewhere_for_another_key_is_swept_away_in_passing(
+    store: Store, clock: Clock
+) -> None:
+    claim, observer = claim_of(store, ELSEWHERE), by_hand(store, clock)
+    assert _held(observer, key_at(1))
+    assert claim.exists()
+    clock.seconds += DEAD_AFTER
+    assert _held(observer, key_at(1))
+    assert not claim.exists()
     assert observer.live() == []
 
 
@@ -228,12 +267,14 @@ def _held(leases: Leases, key: str) -> bool:
     [{"host": "elsewhere"}, {"boot": "an earlier boot"}, {"namespace": "pid:[1]"}],
     ids=["another host", "another boot", "another container"],
 )
-def test_number_of_a_process_elsewhere_says_nothing_here(store: Store, other: dict) -> None:
+def test_number_of_a_process_elsewhere_says_nothing_here(
+    store: Store, other: dict, clock: Clock
+) -> None:
     gone = replace(this_process(), pid=2**22 + 1, started="0")
     claim_of(store, gone)
-    assert _held(quick(store), KEY)
+    assert _held(by_hand(store, clock), KEY)
     claim_of(store, replace(gone, **other))
-    assert not _held(quick(store), KEY)
+    assert not _held(by_hand(store, clock), KEY)
 
 
 def test_another_process_under_a_number_used_again_is_not_the_owner(store: Store) -> None:
@@ -243,14 +284,17 @@ def test_another_process_under_a_number_used_again_is_not_the_owner(store: Store
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"process": {}}', b"\xff\x00"])
 def test_claim_that_cannot_be_read_counts_until_it_has_not_changed_for_long(
-    store: Store, content: bytes
+    store: Store, content: bytes, clock: Clock
 ) -> None:
     claim = claim_of(store, ELSEWHERE)
     claim.write_bytes(content)
-    observer = quick(store)
+    observer = by_hand(store, clock)
+    assert observer.take(KEY) is None
+    clock.seconds += DEAD_AFTER - 1
     assert observer.take(KEY) is None
     assert [live.host for live in observer.live()] == ["unknown"]
-    assert until(lambda: observer.take(KEY)) > 0.3
+    clock.seconds += 1
+    assert observer.take(KEY) is not None
 
 
 def test_released_lease_leaves_nothing_behind_however_it_ends(store: Store) -> None:
@@ -269,11 +313,11 @@ def test_released_lease_leaves_nothing_behind_however_it_ends(store: Store) -> N
     assert list(folder.iterdir()) == []
 
 
-def test_interruption_while_it_is_taken_leaves_nothing_behind(store: Store) -> None:
+def test_interruption_while_it_is_taken_leaves_nothing_behind(store: Store, clock: Clock) -> None:
     """Ctrl-C after every step on the way, where another claimant comes after the first look."""
     folder, n_steps = Path(store.location.root) / "leases", 0
     for last in range(100):
-        observer = quick(store, dead_after=30.0)
+        observer = by_hand(store, clock)
         steps = observer.taking(KEY)
         for n_steps, _ in enumerate(itertools.islice(steps, last)):
             if n_steps == 1:
@@ -290,9 +334,9 @@ def test_interruption_while_it_is_taken_leaves_nothing_behind(store: Store) -> N
 
 
 def test_interruption_while_it_waits_leaves_nothing_behind(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: Store, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
-    observer, rivals = quick(store, dead_after=30.0), []
+    observer, rivals = by_hand(store, clock), []
 
     def contended(key: str) -> Iterator[float]:
         steps = Leases.taking(observer, key)
@@ -305,7 +349,8 @@ def test_interruption_while_it_waits_leaves_nothing_behind(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(observer, "taking", contended)
-    monkeypatch.setattr("data.leases.time.sleep", interrupted)
+    there = SimpleNamespace(**vars(time) | {"sleep": interrupted})
+    monkeypatch.setattr("data.leases.time", there)  # where other threads sleep on
     with pytest.raises(KeyboardInterrupt):
         observer.take(KEY)
     assert list((Path(store.location.root) / "leases").iterdir()) == rivals
@@ -343,59 +388,60 @@ def test_threads_of_one_process_share_leases_no_more_than_processes_do(store: St
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(300)
     assert (most, taken) == (1, 120)
 
 
-def test_lease_whose_file_was_removed_is_lost(store: Store) -> None:
-    leases = quick(store)
+def test_lease_whose_file_was_removed_is_lost(store: Store, clock: Clock) -> None:
+    leases = by_hand(store, clock)
     lease = leases.take(KEY)
     assert lease is not None
     assert not lease.lost
     for claim in (Path(store.location.root) / "leases").iterdir():
         claim.unlink()
-    until(lambda: lease.lost, 2.0)
+    until(lambda: lease.lost)
     assert leases.take(KEY) is not None
 
 
-def test_lease_of_a_store_that_is_gone_is_lost_and_says_why(store: Store) -> None:
-    leases = quick(store)
+def test_lease_of_a_store_that_is_gone_is_lost_and_says_why(store: Store, clock: Clock) -> None:
+    leases = by_hand(store, clock)
     lease = leases.take(KEY)
     assert lease is not None
     root = Path(store.location.root)
     root.rename(root.with_name("elsewhere"))
-    until(lambda: lease.lost, 2.0)
+    until(lambda: lease.lost)
     with pytest.raises(StoreUnavailableError, match=r"is gone.*then run again"):
         leases.take(KEY)
     assert not root.exists()
 
 
 def test_lease_that_cannot_be_renewed_is_lost_in_time_and_says_why(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: Store, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
-    leases = quick(store)
-    lease = leases.take(KEY)
+    lease = by_hand(store, clock).take(KEY)
     assert lease is not None
 
     def refused(*_: object) -> None:
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(os, "utime", refused)
-    until(lambda: lease.trouble, 2.0)
+    until(lambda: lease.trouble)
     assert "Input/output error" in str(lease.trouble)
+    clock.seconds += DEAD_AFTER * 2 / 3
     assert not lease.lost
-    assert until(lambda: lease.lost, 2.0) < 0.6
+    clock.seconds += 1
+    assert lease.lost, "others may not take it yet"
 
 
 def test_lease_recovers_from_a_renewal_that_failed_once(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: Store, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
-    lease = quick(store, dead_after=1.2).take(KEY)
+    lease = by_hand(store, clock).take(KEY)
     assert lease is not None
     monkeypatch.setattr(os, "utime", lambda *_: (_ for _ in ()).throw(OSError(5, "no")))
-    until(lambda: lease.trouble, 2.0)
+    until(lambda: lease.trouble)
     monkeypatch.undo()
-    until(lambda: lease.trouble is None, 2.0)
+    until(lambda: lease.trouble is None)
     assert not lease.lost
 
 
@@ -422,9 +468,9 @@ def test_processes_take_turns_in_an_object_store_too(tmp_path: Path, log: Path) 
     """On a file system that is not known to be one of this machine: claims are put again."""
     address = f"fsspec+local://{tmp_path}/other"
     Store.open(address)
-    processes = [start(contend, address, str(log), 10, 0.1, 5.0) for _ in range(3)]
+    processes = [start(contend, address, str(log), 10, 0.1, 30.0) for _ in range(3)]
     for process in processes:
-        process.join(30)
+        process.join(120)
         assert process.exitcode == 0
     words = [(line[0], line[2]) for line in told(log)]
     assert len(words) == 60

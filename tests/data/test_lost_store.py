@@ -167,7 +167,7 @@ def test_file_that_grows_too_large_leaves_nothing_half_written(
     root = tmp_path / "store"
     before = files_of(root)
     ran = subprocess.run(
-        [sys.executable, "-c", FULL, str(root)], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", FULL, str(root)], capture_output=True, text=True, timeout=300
     )
     said, rows = ran.stdout.splitlines()
     assert said.startswith("StoreAccessError: ")
@@ -244,10 +244,11 @@ def test_temporary_files_of_killed_processes_are_found_once_they_are_old(tmp_pat
     assert writer.stdout is not None
     writer.stdout.readline()
     began = time.monotonic()
-    while not left and time.monotonic() - began < 20:
+    while not left and time.monotonic() - began < 120:
         os.kill(writer.pid, signal.SIGCONT)
         time.sleep(0.001)
         os.kill(writer.pid, signal.SIGSTOP)  # in the middle of a write, sooner or later
+        os.waitpid(writer.pid, os.WUNTRACED)  # it stands still
         left = store.location.leftovers(older_than=-3600)
     os.kill(writer.pid, signal.SIGKILL)
     writer.wait()

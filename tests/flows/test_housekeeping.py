@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import queue
 import re
 import shutil
 import time
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from data import Catalog, PlannedStage, Store, place_id, provenance
+from data.heart import HEART
 from data.schema import TABLES, companions
 from flows import housekeeping
 from flows.cleaning import Cleaning, Removal, reasons_of, seconds_of, show_cleaning
@@ -213,7 +215,8 @@ def test_while_a_run_goes_on_every_artifact_stays_and_other_leftovers_go(
 
 def test_run_that_died_with_its_host_an_hour_ago_keeps_nothing(store: Store) -> None:
     put(store, "lost")
-    with store.running("demo"):
+    with store.running("demo") as run:
+        HEART.forget(run)
         (claim,) = (Path(store.location.root) / "leases").iterdir()
         os.utime(claim, (time.time() - 2 * HOUR, time.time() - 2 * HOUR))
         assert look_over(store).running == ()
@@ -221,12 +224,11 @@ def test_run_that_died_with_its_host_an_hour_ago_keeps_nothing(store: Store) -> 
         assert kinds == {"circuits", *companions("circuits"), "dead leases"}
 
 
-def _run_a_while(place: str, told: object) -> None:
+def _run_a_while(place: str, told: object, cleaned: object) -> None:
     store = Store.open(place)
-    told.put("started")
     with store.running("demo"):
         told.put(store.find("circuits", key_of("found")) is not None)
-        time.sleep(0.3)
+        assert cleaned.wait(120)
         told.put(store.find("circuits", key_of("found")) is not None)
 
 
@@ -238,24 +240,30 @@ def test_run_that_begins_while_a_cleaning_removes_waits_and_keeps_what_it_finds(
     assert len({one.key for one in found.removals}) == len(keys)
     order = tuple(sorted(found.removals, key=lambda one: one.key == keys[0]))  # it last
     context = multiprocessing.get_context("fork")
-    told = context.Queue()
-    run = context.Process(target=_run_a_while, args=(store.location.root, told))
-    remove_all, began = store.remove_all, []
+    told, over = context.Queue(), context.Event()
+    run = context.Process(target=_run_a_while, args=(store.location.root, told, over), daemon=True)
+    remove_all, gone = store.remove_all, []
 
-    def slowly(*args: object) -> None:
-        if not began:
-            began.append(run.start())
-            assert told.get(timeout=30) == "started"
-        time.sleep(0.05)
+    def during_a_run(*args: object) -> None:
+        if len(gone) == 2:
+            run.start()
+            deadline = time.monotonic() + 120
+            while not store.runs():
+                assert time.monotonic() < deadline, "no run begins"
+                time.sleep(0.01)
+            with pytest.raises(queue.Empty):  # it waits
+                told.get(timeout=0.3)
+        gone.append(args)
         remove_all(*args)
 
-    monkeypatch.setattr(store, "remove_all", slowly)
-    monkeypatch.setattr(housekeeping, "_SECONDS_BETWEEN_LOOKS", 0.1)
+    monkeypatch.setattr(store, "remove_all", during_a_run)
+    monkeypatch.setattr(housekeeping, "_SECONDS_BETWEEN_LOOKS", 0.0)
     done = clean(store, replace(found, removals=order))
-    assert [told.get(timeout=30), told.get(timeout=30)] == [True, True]
-    run.join(30)
+    over.set()
+    assert [told.get(timeout=120), told.get(timeout=120)] == [True, True]
+    run.join(120)
     assert not run.is_alive()
-    assert 0 < len({one.key for one in done.removals}) < len(keys)
+    assert len({one.key for one in done.removals}) == len(gone) == 3  # and then it saw the run
     assert keys[0] not in {one.key for one in done.removals}
     assert done.running
 
@@ -277,7 +285,7 @@ def test_claims_of_processes_that_ended_go_at_once_and_are_counted(
             target=_end_with_leases, args=(store.location.root,)
         )
         run.start()
-        run.join(30)
+        run.join(120)
         assert run.exitcode == 0
         assert len(list(claims.iterdir())) == 4
         assert look_over(store, older_than=60.0).removals == ()

@@ -15,11 +15,12 @@ import pytest
 from data import Catalog, Store
 from flows.server import PrivateServer
 from tests.flows.conftest import digests
+from tests.flows.outsiders import Held
 
 GRID = """
 name: killed
 models: [{model}]
-tasks: [ioi]
+tasks: [{{name: ioi, metric: held, judged_by: [logit-diff]}}]
 methods: [{{name: EAP-IG-inputs, steps: 5}}]
 examples: {{train: 16, evaluate: 4}}
 sizes: [0.1, 0.5, 1.0]
@@ -28,7 +29,7 @@ shard_size: 1
 EXACT = """
 name: killed-exact
 models: [{model}]
-tasks: [ioi]
+tasks: [{{name: ioi, metric: held, judged_by: [logit-diff]}}]
 methods: [{{name: exact, edges: [{edges}]}}]
 examples: {{train: 4, evaluate: 4}}
 sizes: [0.5, 1.0]
@@ -36,16 +37,18 @@ shard_size: 4
 shard_units: 2
 """
 pytestmark = pytest.mark.slow
-PATIENCE = 120.0
+PATIENCE = 240.0
 
 
-def start(grid: Path, store: Path) -> subprocess.Popen[str]:
+def start(grid: Path, held: Held, store: Path | None = None) -> subprocess.Popen[str]:
+    store = store or held.store
     command = [sys.executable, "-m", "flows.cli", "run", str(grid), "--store", str(store)]
     return subprocess.Popen(
         command,
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        env=held.environment,
         start_new_session=True,
         # tests that run in the background inherit that Ctrl-C is ignored
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
@@ -57,12 +60,9 @@ def shards(store: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in (store / "shards").rglob("[!.]*.json")}
 
 
-def wait_for_shards(process: subprocess.Popen[str], store: Path, count: int) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while len(shards(store)) < count:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, "the run makes no progress"
-        time.sleep(0.005)
+@pytest.fixture
+def held(tmp_path: Path) -> Held:
+    return Held(tmp_path)
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def grid(speaker: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.soak
 def test_an_exact_run_killed_among_the_edges_goes_on_with_the_next_edges(
-    server: PrivateServer, speaker: Path, tmp_path: Path
+    server: PrivateServer, speaker: Path, tmp_path: Path, held: Held
 ):
     from circuits.graph import Graph
 
@@ -82,65 +82,76 @@ def test_an_exact_run_killed_among_the_edges_goes_on_with_the_next_edges(
     edges = ", ".join(f"'{edge.name}'" for edge in Graph(2, 2).edges[:40])
     grid = tmp_path / "exact.yaml"
     grid.write_text(EXACT.format(model=speaker, edges=edges))
-    process = start(grid, tmp_path / "killed")
-    wait_for_shards(process, tmp_path / "killed", 4)
+    held.go_on_until(4)
+    process = start(grid, held)
+    held.wait()
     os.kill(process.pid, signal.SIGKILL)
     process.communicate(timeout=PATIENCE)
-    kept = shards(tmp_path / "killed")
-    assert 4 <= len(kept) < 20
-    noted = Catalog(Store.open(tmp_path / "killed")).query(
+    kept = shards(held.store)
+    assert len(kept) == 4
+    noted = Catalog(Store.open(held.store)).query(
         "SELECT status FROM grid_stages WHERE stage = 'shard'"
     )
     assert noted["status"].to_pylist().count("done") == len(kept)
     assert noted.num_rows == 20
 
-    again = start(grid, tmp_path / "killed")
+    held.go_on()
+    again = start(grid, held)
     out, err = again.communicate(timeout=PATIENCE)
     assert again.returncode == 0, out + err
-    whole = start(grid, tmp_path / "whole")
+    whole = start(grid, held, tmp_path / "whole")
     out, err = whole.communicate(timeout=PATIENCE)
     assert whole.returncode == 0, out + err
-    now = shards(tmp_path / "killed")
+    now = shards(held.store)
     assert len(now) == 20
     assert {path: now[path] for path in kept} == kept
-    assert digests(tmp_path / "killed") == digests(tmp_path / "whole")
+    assert digests(held.store) == digests(tmp_path / "whole")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_run_ends_in_seconds_and_keeps_what_is_finished(
-    server: PrivateServer, grid: Path, tmp_path: Path, number: signal.Signals, code: int
+    server: PrivateServer, grid: Path, held: Held, number: signal.Signals, code: int
 ):
-    store = tmp_path / "store"
-    process = start(grid, store)
-    wait_for_shards(process, store, 2)
+    held.go_on_until(2)
+    process = start(grid, held)
+    held.wait()
     asked = time.monotonic()
     process.send_signal(number)
     _, err = process.communicate(timeout=PATIENCE)
-    assert time.monotonic() - asked < 20
+    assert time.monotonic() - asked < 60
     assert process.returncode == code
     assert "interrupted: what is finished is kept" in err
     assert "Traceback" not in err
-    assert len(shards(store)) >= 2
+    assert len(shards(held.store)) == 2
 
 
 def test_a_server_that_goes_away_in_the_middle_costs_the_run_nothing(
-    grid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    grid: Path, held: Held, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     monkeypatch.setenv("PREFECT_CLIENT_MAX_RETRIES", "0")
-    store = tmp_path / "store"
-    process = start(grid, store)
-    wait_for_shards(process, store, 2)
+    held.go_on_until(2)
+    process = start(grid, held)
+    held.wait()
     children = psutil.Process(process.pid).children()
     (server,) = (one for one in children if "server.py" in " ".join(one.cmdline()))
     server.kill()
+    held.go_on()
     out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, out + err
     assert "stages computed, 0 reused" in out
     told = " ".join(err.split())
     assert "the Prefect server does not answer any more" in told
     assert "and was not told how the run ended" in told
-    assert Store.open(store).runs() == []
+    assert Store.open(held.store).runs() == []
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process goes on, which nobody may have waited for."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_a_private_server_ends_with_a_killed_run_and_leaves_nothing(tmp_path: Path):
@@ -158,8 +169,8 @@ def test_a_private_server_ends_with_a_killed_run_and_leaves_nothing(tmp_path: Pa
     owner.kill()
     owner.wait()
     owner.stdout.close()
-    deadline = time.monotonic() + 20
-    while Path(f"/proc/{pid}").exists() or Path(home).exists():
+    deadline = time.monotonic() + 120
+    while Path(home).exists() or is_alive(int(pid)):
         assert time.monotonic() < deadline, "the server outlives the run"
         time.sleep(0.1)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,10 +16,12 @@ from flows.patience import Patience
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time, which goes on as soon as somebody sleeps; what happens at a time is put there."""
     now = [0.0]
-    monkeypatch.setattr("flows.patience.time.monotonic", lambda: now[0])
-    monkeypatch.setattr(
-        "flows.patience.time.sleep", lambda seconds: now.__setitem__(0, now[0] + seconds)
-    )
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    mine = SimpleNamespace(monotonic=lambda: now[0], sleep=sleep)
+    monkeypatch.setattr("flows.patience.time", mine)
     return now
 
 
@@ -106,7 +109,9 @@ def test_interruption_ends_the_waiting(store: Store, monkeypatch: pytest.MonkeyP
         slept.append(seconds)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("flows.patience.time.sleep", interrupted)
+    monkeypatch.setattr(
+        "flows.patience.time", SimpleNamespace(monotonic=lambda: 0.0, sleep=interrupted)
+    )
     Path(store.location.root).rename(Path(store.location.root).with_name("away"))
     with pytest.raises(KeyboardInterrupt):
         Patience(lambda what: None).wait_for(store.require)

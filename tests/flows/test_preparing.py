@@ -32,6 +32,11 @@ from pathlib import Path
 (Path({folder!r}) / "importing").touch()
 while not (Path({folder!r}) / "go on").exists():
     time.sleep(0.01)
+
+
+def build():
+    while not (Path({folder!r}) / "end").exists():
+        time.sleep(0.01)
 """
 FIRST_DATASET = """
 import sys
@@ -73,6 +78,7 @@ class Importing(Stage):
 
     def build(self, bench: Workbench) -> Rows:
         BUILT.append(MODULE in sys.modules)
+        getattr(sys.modules[MODULE], "build", lambda: None)()
         return {"shards": rows_of("shards", [])}
 
 
@@ -122,6 +128,11 @@ def test_a_worker_counts_the_time_of_a_stage_from_when_all_is_imported(
                 time.sleep(0.01)
             assert worker.seconds == 0.0
             (folder / "go on").touch()
+            while worker.seconds == 0.0:
+                assert time.monotonic() < deadline, "nothing is built"
+                assert not doing.done(), doing.result()
+                time.sleep(0.01)
+            (folder / "end").touch()
             done = doing.result(PATIENCE)
             assert done is not None
             assert not done.reused

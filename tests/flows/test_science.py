@@ -167,7 +167,7 @@ def test_the_bar_knows_the_work_of_a_model_it_meets_for_the_first_time(
     workbench.cache_clear()
     watcher = Noting()
     config = grid(tasks="[ioi, sva]", methods="[{name: exact, top: 12, of: EAP}]", shard_units="4")
-    run_grid(config, str(tmp_path / "store"), watcher)
+    run_grid(config, str(tmp_path / "store"), watcher, "inline")  # one stage after another
     (half, known), *_, (done, total) = watcher.seen
     assert watcher.first < known
     assert 0.4 * known < half < 0.8 * known  # of the other turn, some may be done by then
