@@ -2,7 +2,9 @@
 
 Prefect calls these artifacts; their keys begin with the grid's name. They are for a server that
 somebody keeps: nobody looks at a private one. Each costs tens of milliseconds, so that progress is
-told every few seconds at most. A run never fails because one cannot be published: it is logged.
+told every few seconds at most. A run neither fails nor waits because one cannot be published: it is
+logged, and a server that does not answer, for which Prefect would wait a minute each time, is asked
+ever less often.
 """
 
 from __future__ import annotations
@@ -29,16 +31,19 @@ from data import Catalog, StoreError
 from flows.drawings import draw_best
 from flows.leaderboard import Row, rows_of_run
 from flows.logs import LOGGER
-from flows.settings import has_own_server
+from flows.server import ServerError, is_reachable
+from flows.settings import has_own_server, own_server
 
 if TYPE_CHECKING:
     from flows.run import Run
 
 SECONDS_BETWEEN_UPDATES = 5.0
+MOST_SECONDS_BETWEEN_UPDATES = 300.0  # to a server that does not answer
+_SECONDS_TO_ANSWER = 2.0
 MOST_PICTURES = 6
 MOST_BYTES = 1_500_000  # of all pictures: they lie in the server's database
 
-_MAY_FAIL = (httpx.HTTPError, PrefectException, StoreError, CircuitError, OSError)
+_MAY_FAIL = (ServerError, httpx.HTTPError, PrefectException, StoreError, CircuitError, OSError)
 _COLUMNS = ("model", "task", "split", "label", "rule", "level", "metric", "evaluated_under")
 _NUMBERS = ("cpr", "cpr_low", "cpr_high", "cmd", "cmd_low", "cmd_high", "seconds")
 
@@ -56,10 +61,11 @@ class Announcer:
         self.is_heard = is_heard
         self._progress: UUID | None = None
         self._told = float("-inf")
+        self._rest = SECONDS_BETWEEN_UPDATES
 
     def update(self, done: float, total: float) -> None:
         """Tell how much work of all is done, unless that was told a moment ago."""
-        if self.is_heard and time.monotonic() - self._told >= SECONDS_BETWEEN_UPDATES:
+        if self.is_heard and time.monotonic() - self._told >= self._rest:
             self._attempt("the progress", lambda: self._tell(100 * done / total if total else 100))
 
     def finish(self) -> None:
@@ -115,9 +121,14 @@ class Announcer:
         """Publish something; if that cannot be, log it."""
         self._told = time.monotonic()
         try:
+            if not is_reachable(str(own_server()), _SECONDS_TO_ANSWER):
+                raise ServerError("it does not answer")
             publish()
         except _MAY_FAIL as error:
             LOGGER.warning("%s cannot be published on the Prefect server: %s", what, error)
+            self._rest = min(2 * self._rest, MOST_SECONDS_BETWEEN_UPDATES)
+        else:
+            self._rest = SECONDS_BETWEEN_UPDATES
         self._told = time.monotonic()
 
 

@@ -120,10 +120,10 @@ class PrivateServer:
         shutil.rmtree(self.home, ignore_errors=True)
 
 
-def is_reachable(url: str) -> bool:
-    """Whether something answers at a URL, be it with an error."""
+def is_reachable(url: str, seconds: float = 20.0) -> bool:
+    """Whether something answers at a URL within so many seconds, be it with an error."""
     try:
-        urllib.request.urlopen(url, timeout=20).close()
+        urllib.request.urlopen(url, timeout=seconds).close()
     except urllib.error.HTTPError:
         return True
     except (OSError, ValueError):
