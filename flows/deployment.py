@@ -26,6 +26,7 @@ from prefect.states import Cancelled, Failed
 from data import Store, StoreError
 from data.address import has_secrets, shown
 from data.leases import LeaseInfo
+from flows.endings import say_of_lost
 from flows.errors import GridError
 from flows.grid import run_grid, state_of
 from flows.quiet import silence_libraries
@@ -49,6 +50,7 @@ def _say_no_more() -> None:
 
 if "PREFECT__FLOW_RUN_ID" in os.environ:  # this process was started for one scheduled run
     silence_libraries()
+    sys.unraisablehook = say_of_lost
     atexit.register(_say_no_more)
 
 
@@ -77,10 +79,11 @@ def scheduled_grid(
     watcher = LineWatcher(Console(stderr=True, width=140))
     try:
         config = read_grid(Path(grid))
+        # of a host that is gone nothing is known for half a minute
         mine = Store.open(store).scheduled(config.name)
         if isinstance(mine, LeaseInfo):
             who = f"{mine.host}:{mine.pid}"
-            state = Cancelled(message=f"a run of it is still going ({who}), and does its work")
+            state = Cancelled(message=f"a run of it is going already ({who})")
         else:
             how = (config, store, watcher, runner)
             with mine:

@@ -79,17 +79,19 @@ def ending_for_sure() -> Iterator[None]:
                     sys.stderr.write("\x1b[?25h\n")  # the cursor, which a live bar hides
                 _end_by(number, _INTERRUPTED)
 
-    def lost(what: sys.UnraisableHookArgs) -> None:
-        if what.exc_type.__name__ not in ("KeyboardInterrupt", "TerminationSignal"):
-            sys.__unraisablehook__(what)
-
     threading.Thread(target=watch, daemon=True).start()
-    sys.unraisablehook = lost
+    sys.unraisablehook = say_of_lost
     try:
         yield
     finally:
         signal.set_wakeup_fd(before)
         sys.unraisablehook = sys.__unraisablehook__
+
+
+def say_of_lost(what: sys.UnraisableHookArgs) -> None:
+    """Say of an error that has no place, as Python does; of an interruption, nothing."""
+    if what.exc_type.__name__ not in ("KeyboardInterrupt", "TerminationSignal"):
+        sys.__unraisablehook__(what)
 
 
 def leave(code: int) -> NoReturn:

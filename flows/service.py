@@ -17,14 +17,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
-from prefect.runner import Runner as Server
+import httpx
+from prefect.client.orchestration import get_client
+from prefect.deployments.runner import DeploymentApplyError
 from prefect.schedules import Schedule
 from prefect.types.entrypoint import EntrypointType
 
 from flows.deployment import check_server, scheduled_grid
 from flows.errors import GridError
-from flows.server import is_reachable
+from flows.patient_runner import PatientRunner, ServerWasAwayError
+from flows.server import ServerError, is_reachable
 from flows.settings import own_server
 from flows.timetable import next_run
 
@@ -32,7 +36,7 @@ _NOT_IN_NAMES = "/%&<>"
 _SECONDS_BETWEEN_LOOKS = 5.0
 _MOST_LOOKS_LEFT_OUT = 12  # between two trials of which none got to serving
 _SECONDS_TO_STOP = 45.0
-_MOST_RUNS = 2  # one that works, and one that sees that it does; others wait, as after an outage
+_SECONDS_TO_ANSWER = 5.0
 
 
 @dataclass
@@ -48,8 +52,9 @@ class Service:
     parameters: dict[str, Any]
     tell: Callable[[str], None]
     sleep: Callable[[float], None] = time.sleep
-    _server: Server | None = field(default=None, init=False)
+    _runner: PatientRunner | None = field(default=None, init=False)
     _loop: asyncio.AbstractEventLoop | None = field(default=None, init=False)
+    _deployment: UUID | None = field(default=None, init=False)
     _error: BaseException | None = field(default=None, init=False)
     _serving: bool = field(default=False, init=False)
     _ended: threading.Event = field(default_factory=threading.Event, init=False)
@@ -61,29 +66,38 @@ class Service:
     def serve(self) -> None:
         """Serve until interrupted, whatever becomes of the Prefect server once it has been served.
 
-        A server that went away is waited for. ServerError where there is no server that stays, or
-        it does not answer at first; what keeps it from taking the deployment is raised.
+        An interruption pauses the schedule and says so, or that it cannot be. ServerError where
+        there is no server that stays, or it does not answer at first, or takes no deployments.
         """
         check_server()
+        try:
+            self._serve_on()
+        except KeyboardInterrupt:
+            self._stop()
+            self.tell(self._paused())
+            raise
+
+    def _serve_on(self) -> None:
+        """Serve again and again."""
         has_served, in_vain = False, 0
         while True:
             self._ended.clear()
             threading.Thread(target=self._serve_once, name="schedule", daemon=True).start()
-            try:
-                self._ended.wait()
-            except KeyboardInterrupt:
-                self._stop()
-                raise
+            self._ended.wait()
             has_served |= self._serving
             in_vain = 0 if self._serving else in_vain + 1
+            error = None if self._error is None else _first(self._error)
             if not is_reachable(str(own_server())):
                 self.tell(f"nothing answers at {own_server()}: waiting for it")
                 while not is_reachable(str(own_server())):
                     self.sleep(_SECONDS_BETWEEN_LOOKS)
                 continue
-            if self._error is not None and not has_served:
-                raise self._error
-            why = "" if self._error is None else f" ({_told(_first(self._error))})"
+            if isinstance(error, ServerWasAwayError):
+                self.tell("the Prefect server is back: beginning again")
+                continue
+            if error is not None and not has_served:
+                raise _understood(error)
+            why = "" if error is None else f" ({_told(error)})"
             self.tell(f"Prefect stopped serving{why}: beginning again")
             self.sleep(_SECONDS_BETWEEN_LOOKS * min(2**in_vain, _MOST_LOOKS_LEFT_OUT))
 
@@ -91,7 +105,7 @@ class Service:
         """Serve in this thread; its error, if it ends with one, is left behind."""
         # A Ctrl-C in the terminal is for this process to answer, not for the runs it starts.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        self._error, self._serving = None, False
+        self._error, self._serving, self._runner = None, False, None
         try:
             # Prefect prints tracebacks of a lost server
             with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
@@ -110,22 +124,53 @@ class Service:
             description=f"What is missing of {self.parameters['grid']}.",
             entrypoint_type=EntrypointType.MODULE_PATH,
         )
-        self._server = Server(
-            name=self.name, query_seconds=_SECONDS_BETWEEN_LOOKS, limit=_MOST_RUNS
+
+        def began() -> None:
+            self._serving = True
+            self.tell(
+                f"serving {deployment.full_name} at {own_server()};"
+                f" next run {due:%Y-%m-%d %H:%M:%S %Z}"
+            )
+
+        self._runner = PatientRunner(
+            self.name, self.parameters, _SECONDS_BETWEEN_LOOKS, began, self.tell
         )
-        await self._server.aadd_deployment(deployment)
-        self.tell(
-            f"serving {deployment.full_name} at {own_server()}; next run {due:%Y-%m-%d %H:%M:%S %Z}"
-        )
-        self._serving = True
-        await self._server.start()
+        self._deployment = await self._runner.aadd_deployment(deployment)
+        await self._runner.start()
 
     def _stop(self) -> None:
-        """Cancel a run in progress and pause the schedule; waits for that, not for ever."""
-        if self._server is None or self._loop is None or not self._server.started:
+        """Cancel a run in progress; waits for that, not for ever."""
+        if self._runner is None or self._loop is None or not self._runner.started:
             return
-        asyncio.run_coroutine_threadsafe(self._server.astop(), self._loop)
+        asyncio.run_coroutine_threadsafe(self._runner.astop(), self._loop)
         self._ended.wait(_SECONDS_TO_STOP)
+
+    def _paused(self) -> str:
+        """Pause the schedule; what came of that, in a line."""
+        if self._deployment is None:
+            return "nothing was scheduled yet"
+        if not is_reachable(str(own_server()), _SECONDS_TO_ANSWER):
+            return (
+                f"nothing answers at {own_server()}, so the schedule could not be paused there:"
+                f" runs fall due that nobody starts until this command is started again"
+            )
+        try:
+            with get_client(sync_client=True) as client:
+                client.pause_deployment(self._deployment)
+        except httpx.HTTPError as error:
+            return f"the schedule could not be paused ({_told(error)})"
+        return "schedule paused; start the same command to resume"
+
+
+def _understood(error: BaseException) -> BaseException:
+    """What keeps a server from taking the deployment, as a sentence where people can act on it."""
+    if not isinstance(error, httpx.HTTPError | DeploymentApplyError):
+        return error
+    return ServerError(
+        f"what answers at {own_server()} takes no deployments ({_told(error)}): let"
+        f" PREFECT_API_URL be the address of a Prefect server, and PREFECT_API_AUTH_STRING or"
+        f" PREFECT_API_KEY what it asks for"
+    )
 
 
 def _first(error: BaseException) -> BaseException:

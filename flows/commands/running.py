@@ -140,7 +140,7 @@ def schedule(
     store: StoreOption = "artifacts",
 ) -> None:
     """Serve a grid to a Prefect server that runs it by the clock. Ctrl-C ends it."""
-    with plainly("schedule paused; start the same command to resume"):
+    with plainly("the schedule is served no more"):
         from flows.reading import read_grid
 
         config = read_grid(grid)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from prefect.settings import temporary_settings
 from rich.console import Console
@@ -26,10 +24,11 @@ from flows.dry_run import show_dry_run
 from flows.errors import GridError
 from flows.prospect import look_ahead
 from flows.reading import parse_grid
-from flows.server import ServerError, _free_port, _template
+from flows.server import ServerError
 from flows.service import Service
 from flows.timetable import next_run, schedule_of
 from tests.flows.conftest import digests
+from tests.flows.kept import KeptServer, finished, wait_for
 
 GRID = """
 name: nightly
@@ -40,85 +39,21 @@ examples: {{train: 4, evaluate: 4}}
 sizes: [0.5, 1.0]
 shard_size: 2
 """
-PATIENCE = 240.0
-
-
-@dataclass
-class Prefect:
-    """A Prefect server as people keep one: its scheduler is on."""
-
-    url: str
-
-    def post(self, path: str, **body: Any) -> Any:
-        answer = httpx.post(f"{self.url}/{path}", json=body, timeout=120, trust_env=False)
-        answer.raise_for_status()
-        return answer.json()
-
-    def runs(self) -> list[dict[str, Any]]:
-        """The scheduled runs that have started, in order."""
-        found = self.post("flow_runs/filter", flows={"name": {"any_": ["scheduled-grid"]}})
-        found = [one for one in found if one["deployment_id"] and one["start_time"]]
-        begun = [one for one in found if one["state_type"] != "CANCELLED"]
-        return sorted(begun, key=lambda one: str(one["start_time"]))
-
-    def deployment(self) -> dict[str, Any]:
-        (found,) = self.post("deployments/filter", deployments={"name": {"any_": ["nightly"]}})
-        return dict(found)
 
 
 @pytest.fixture(scope="module")
-def kept_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
-    home = tmp_path_factory.mktemp("prefect")
-    if _template().exists():  # else it takes a while to make one
-        shutil.copyfile(_template(), home / "prefect.db")
-    port = _free_port()
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
-    environment |= {
-        "PREFECT_HOME": str(home),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-    }
-    with (home / "log").open("wb") as log:
-        started = subprocess.Popen(
-            [*(sys.executable, "-m", "prefect", "server", "start", "--no-ui"), f"--port={port}"],
-            env=environment,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    kept = Prefect(f"http://127.0.0.1:{port}/api")
-    try:
-        wait_for(lambda: answers(kept.url), "the server")
-        yield kept
-    finally:
-        os.killpg(started.pid, signal.SIGKILL)
-        started.wait()
+def kept_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeptServer]:
+    started = KeptServer(tmp_path_factory.mktemp("prefect"))
+    yield started
+    started.stop()
 
 
 @pytest.fixture
-def at_hand(kept_server: Prefect, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def at_hand(kept_server: KeptServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Flows of this process are that server's, too."""
     monkeypatch.setenv("PREFECT_API_URL", kept_server.url)
     with temporary_settings({"api.url": kept_server.url, "logging.to_api.enabled": False}):
         yield
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/health", timeout=5, trust_env=False).status_code == 200
-    except httpx.TransportError:
-        return False
-
-
-def wait_for(condition: Callable[[], Any], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, f"still no {what}"
-        time.sleep(0.2)
-
-
-def finished(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [one for one in runs if one["state_type"] in ("COMPLETED", "FAILED", "CRASHED")]
 
 
 def failed(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -127,7 +62,7 @@ def failed(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 def test_runs_fire_by_the_clock_and_each_reads_its_file_anew(
-    kept_server: Prefect, at_hand: None, speaker: Path, tmp_path: Path
+    kept_server: KeptServer, at_hand: None, speaker: Path, tmp_path: Path
 ):
     grid, store = tmp_path / "nightly.yaml", tmp_path / "store"
     grid.write_text(GRID.format(model=speaker))
@@ -296,8 +231,8 @@ def test_a_run_that_falls_due_while_another_is_going_is_cancelled_and_says_who_d
     other.release()
     who = f"{this_process().host}:{os.getpid()}"
     assert state.is_cancelled()
-    assert state.message == f"a run of it is still going ({who}), and does its work"
-    assert f"cancelled: a run of it is still going ({who})" in capsys.readouterr().err
+    assert state.message == f"a run of it is going already ({who})"
+    assert f"cancelled: a run of it is going already ({who})" in capsys.readouterr().err
     assert digests(store) == {}
 
 
