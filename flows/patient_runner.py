@@ -53,12 +53,16 @@ class PatientRunner(Runner):
     async def __aenter__(self) -> PatientRunner:
         """Begin as Prefect's runner does, and look for runs in this one's way."""
         await super().__aenter__()
+        self.look_for_runs()
+        self._began()
+        return self
+
+    def look_for_runs(self) -> None:
+        """From now on look for runs in this one's way."""
         poller = self._scheduled_run_poller
         self._look, self._find = poller._get_and_submit_flow_runs, poller._get_scheduled_flow_runs
         poller._get_and_submit_flow_runs = self._look_patiently
         poller._get_scheduled_flow_runs = self._find_last
-        self._began()
-        return self
 
     @property
     def is_busy(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import httpx
@@ -17,6 +17,7 @@ from flows.server import PrivateServer
 from flows.service import Service
 from flows.timetable import schedule_of
 from tests.flows.kept import KeptServer, finished, wait_for
+from tests.flows.outsiders import Held
 
 GRID = """
 name: nightly
@@ -76,13 +77,13 @@ def test_once_it_has_served_no_error_ends_a_schedule(server: PrivateServer):
 class Serving:
     """A schedule in a process of its own, and what it says."""
 
-    def __init__(self, kept: KeptServer, folder: Path) -> None:
+    def __init__(self, kept: KeptServer, folder: Path, env: Mapping[str, str] = os.environ) -> None:
         command = [sys.executable, "-m", "flows.cli", "schedule", str(folder / "nightly.yaml")]
         self._said = folder / "said"
         with self._said.open("ab") as said:
             self.process = subprocess.Popen(
                 [*command, "--every", "15s", "--store", str(folder / "store")],
-                env=os.environ | {"PREFECT_API_URL": kept.url},
+                env=dict(env) | {"PREFECT_API_URL": kept.url},
                 stdout=said,
                 stderr=said,
             )
@@ -135,6 +136,35 @@ def test_a_schedule_outlives_an_outage_of_its_server(seconds: int, kept: KeptSer
     assert set(states) <= {"Completed", "Crashed"}  # crashed is what the outage met
     assert states[-1] == "Completed"
     assert "nothing to do" in serving.said()
+
+
+@pytest.mark.soak
+def test_a_run_in_progress_goes_on_while_its_server_is_away(kept: KeptServer, folder: Path):
+    held = Held(folder)
+    grid = (folder / "nightly.yaml").read_text()
+    task = "tasks: [{name: ioi, metric: held, judged_by: [logit-diff]}]"
+    (folder / "nightly.yaml").write_text(grid.replace("tasks: [ioi]", task))
+    held.go_on_until(1)
+    serving = Serving(kept, folder, held.environment)
+    try:
+        (worker,) = held.wait()
+        kept.stop()
+        serving.until(lambda: "the run in progress goes on" in serving.said(), "sign of patience")
+        assert psutil.pid_exists(worker)
+        with pytest.raises(subprocess.TimeoutExpired):  # Prefect's own runner would give up
+            serving.process.wait(240)
+        held.go_on()
+        shards = held.store / "shards"
+        serving.until(lambda: len(list(shards.glob("??/[!.]*.json"))) == 2, "shard")
+        kept.start()
+        serving.until(lambda: "beginning again" in serving.said(), "new beginning")
+        assert finished(kept.runs())[0]["state_name"] == "Completed"
+        serving.end()
+    finally:
+        serving.process.kill()
+    assert "stages computed, 0 reused" in serving.said()
+    assert "left out" in serving.said()
+    assert kept.deployment()["paused"]
 
 
 @pytest.mark.soak

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import _thread
 import io
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +173,78 @@ def test_a_schedule_needs_a_server_that_stays_and_answers(
     with pytest.raises(ServerError) as told:
         service.serve()
     assert str(told.value) == NO_SERVER
+
+
+class NoPrefect(BaseHTTPRequestHandler):
+    """A server of something else."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.send_error(404)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def no_prefect() -> Iterator[str]:
+    """Where something else answers."""
+    other = ThreadingHTTPServer(("127.0.0.1", 0), NoPrefect)
+    threading.Thread(target=other.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{other.server_port}/api"
+    other.shutdown()
+    other.server_close()
+
+
+def test_what_is_no_prefect_server_is_told_in_a_sentence(
+    no_prefect: str, speaker: Path, tmp_path: Path
+):
+    grid = tmp_path / "grid.yaml"
+    grid.write_text(GRID.format(model=speaker))
+    words = ["schedule", str(grid), "--every", "15m", "--store", str(tmp_path / "store")]
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli", *words],
+        env=os.environ | {"PREFECT_API_URL": no_prefect},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    said = " ".join(done.stderr.split())
+    assert done.returncode == 2, said
+    assert f"what answers at {no_prefect} takes no deployments (" in said
+    assert "fault" not in said
+
+
+class Interrupted(Service):
+    """A Ctrl-C comes while nothing is served."""
+
+    def _serve_once(self) -> None:
+        _thread.interrupt_main()
+
+
+def end_of(service: Service) -> str:
+    """What a service says last when it is interrupted."""
+    told: list[str] = []
+    service.tell = told.append
+    with pytest.raises(KeyboardInterrupt):
+        service.serve()
+    return told[-1]
+
+
+def test_who_ends_a_schedule_hears_whether_it_is_paused(
+    kept_server: KeptServer, at_hand: None, monkeypatch: pytest.MonkeyPatch
+):
+    service = Interrupted("nightly", schedule_of(None, "15m", None), {"grid": "g"}, print)
+    assert end_of(service) == "nothing was scheduled yet"
+    service._deployment = scheduled_grid.to_deployment("nightly", interval=900).apply()
+    assert not kept_server.deployment()["paused"]
+    assert end_of(service) == "schedule paused; start the same command to resume"
+    assert kept_server.deployment()["paused"]
+
+    monkeypatch.setattr("flows.service.check_server", lambda: None)  # it went away since
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    said = "nothing answers at http://127.0.0.1:9/api, so the schedule could not be paused there"
+    assert end_of(service).startswith(said)
 
 
 class Faltering(Service):

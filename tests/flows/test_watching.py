@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import logging
 import re
 from collections.abc import Callable
@@ -312,6 +313,40 @@ def test_progress_is_told_every_few_seconds_at_most(
     now[0] += 2.0
     announcer.update(50.0, 100.0)
     assert told == [0.0, 50.0]
+
+
+def test_a_server_that_is_away_is_asked_ever_less_often_and_not_waited_for(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+):
+    told: list[float] = []
+    now, asked = [1000.0], [0.0]
+    answers = True
+
+    def is_reachable(url: str, seconds: float) -> bool:
+        assert seconds <= 2.0
+        asked.append(now[0])
+        return answers
+
+    monkeypatch.setattr("flows.publishing.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("flows.publishing.is_reachable", is_reachable)
+    monkeypatch.setattr(Announcer, "_tell", lambda self, percent: told.append(percent))
+    announcer = announce(watched.run)
+
+    def pass_time(seconds: int) -> list[float]:
+        """A stage ends every second; how long it was each time until the server was asked."""
+        asked[1:] = asked[-1:]
+        for _ in range(seconds):
+            now[0] += 1.0
+            announcer.update(1.0, 2.0)
+        return [later - before for before, later in itertools.pairwise(asked[1:])]
+
+    announcer.update(0.0, 2.0)
+    answers = False
+    assert pass_time(1000) == [5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0, 300.0]
+    assert told == [0.0]
+    answers = True
+    assert pass_time(320) == [300.0] + [5.0] * 21
+    assert set(told) == {0.0, 50.0}
 
 
 def test_nothing_is_published_where_nobody_keeps_a_server(
