@@ -168,10 +168,7 @@ class Location:
         """
         selector = fs.FileSelector(self.path(folder), recursive=recursive, allow_not_found=True)
         with reaching(f"{folder}/", "read from", self.name):
-            try:
-                found = self.filesystem.get_file_info(selector)
-            except FileNotFoundError:  # a folder of it was made, or went, while it was listed
-                found = self.filesystem.get_file_info(selector)
+            found = self._selected(selector)
         prefix = len(self.root) + 1
         links = tuple(
             f"{one.path}/"
@@ -195,8 +192,15 @@ class Location:
         """The names directly in a folder, or in the root, sorted; hidden ones are left out."""
         selector = fs.FileSelector(self.path(folder) if folder else self.root, allow_not_found=True)
         with reaching(f"{folder}/" if folder else "its folder", "read from", self.name):
-            found = self.filesystem.get_file_info(selector)
+            found = self._selected(selector)
         return sorted(one.base_name for one in found if not one.base_name.startswith("."))
+
+    def _selected(self, selector: fs.FileSelector) -> list[fs.FileInfo]:
+        """What a selector finds, also where a folder is made, or goes, while it is listed."""
+        for _ in range(_ATTEMPTS - 1):
+            with suppress(FileNotFoundError):
+                return self.filesystem.get_file_info(selector)
+        return self.filesystem.get_file_info(selector)
 
     def leftovers(self, older_than: float) -> list[str]:
         """Temporary files that a killed process left, last changed over `older_than` seconds ago.
