@@ -68,7 +68,8 @@ class PrivateServer:
 
     def __init__(self) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="circuit-grid-prefect-"))
-        self.port = _free_port()
+        listener = _bound()  # nobody takes the port before the server is up
+        self.port = int(listener.getsockname()[1])
         self.api_url = f"http://127.0.0.1:{self.port}/api"
         self._fresh = not _copy_template(self.home)
         environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
@@ -76,10 +77,12 @@ class PrivateServer:
             "PREFECT_HOME": str(self.home),
             "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{self.home / _DATABASE}",
         }
-        command = [sys.executable, __file__, str(os.getpid()), str(self.port), str(self.home)]
-        with (self.home / _LOG).open("wb") as log:
+        descriptor = listener.fileno()
+        command = [sys.executable, __file__, str(os.getpid()), str(descriptor), str(self.home)]
+        with closing(listener), (self.home / _LOG).open("wb") as log:
             self._process = subprocess.Popen(
                 command,
+                pass_fds=[descriptor],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -131,10 +134,11 @@ def is_reachable(url: str, seconds: float = 20.0) -> bool:
     return True
 
 
-def _free_port() -> int:
-    with closing(socket.socket()) as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+def _bound() -> socket.socket:
+    """A socket with a port of this machine to itself, which answers once somebody listens."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    return listener
 
 
 def _answers(url: str) -> bool:
@@ -177,7 +181,7 @@ def _keep_template(home: Path) -> None:
             Path(name).unlink(missing_ok=True)
 
 
-def _serve(parent: int, port: int, home: Path) -> None:
+def _serve(parent: int, descriptor: int, home: Path) -> None:
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
@@ -187,14 +191,12 @@ def _serve(parent: int, port: int, home: Path) -> None:
     threading.Thread(target=watch, daemon=True).start()
     import uvicorn
 
-    uvicorn.run(
-        "prefect.server.api.server:create_app",
-        factory=True,
-        host="127.0.0.1",
-        port=port,
-        log_level="error",
-        lifespan="on",
-    )
+    app = "prefect.server.api.server:create_app"
+    config = uvicorn.Config(app, factory=True, log_level="error", lifespan="on")
+    server = uvicorn.Server(config)
+    server.run(sockets=[socket.socket(fileno=descriptor)])
+    if not server.started:
+        sys.exit(uvicorn.main.STARTUP_FAILURE)
 
 
 if __name__ == "__main__":

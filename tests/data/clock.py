@@ -2,10 +2,12 @@
 
 
 class Clock:
-    """The seconds since it was made."""
+    """The seconds since it was made; it counts how often it was asked."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
+        self.asked = 0
 
     def __call__(self) -> float:
+        self.asked += 1
         return self.seconds

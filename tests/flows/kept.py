@@ -14,7 +14,8 @@ from typing import Any
 
 import httpx
 
-from flows.server import _free_port, _template
+from flows.server import _template
+from tests.flows.ports import free_port
 
 PATIENCE = 240.0
 
@@ -24,7 +25,7 @@ class KeptServer:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/api"
         if _template().exists():  # else it takes a while to make one
             shutil.copyfile(_template(), home / "prefect.db")

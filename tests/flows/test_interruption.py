@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -190,8 +192,10 @@ def test_a_server_that_was_killed_is_told_by_the_signal_and_nothing_that_it_neve
 def test_a_server_that_cannot_start_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch):
     import flows.server
 
-    monkeypatch.setattr(flows.server, "_free_port", lambda: 1 << 20)  # there is no such port
-    server = PrivateServer()
-    with pytest.raises(flows.server.ServerError, match=r"ended with code .* PREFECT_API_URL"):
-        server.wait()
+    with closing(socket.socket(type=socket.SOCK_DGRAM)) as deaf:  # nobody can listen there
+        deaf.bind(("127.0.0.1", 0))
+        monkeypatch.setattr(flows.server, "_bound", deaf.dup)
+        server = PrivateServer()
+        with pytest.raises(flows.server.ServerError, match=r"ended with code .* PREFECT_API_URL"):
+            server.wait()
     assert not server.home.exists()

@@ -24,7 +24,7 @@ from flows.grid import make_runner, run_grid
 from flows.progress import Watcher
 from flows.ray_warden import _users_of as users_of
 from flows.reading import parse_grid
-from flows.server import PrivateServer, _free_port
+from flows.server import PrivateServer
 from flows.stages import Stage
 from flows.walk import Turn
 from flows.workbench import workbench
@@ -33,6 +33,7 @@ from tests.flows.conftest import digests
 from tests.flows.damage import damaged_by
 from tests.flows.outsiders import Held
 from tests.flows.outsiders import environment as environment_of_outsiders
+from tests.flows.ports import free_port
 
 if TYPE_CHECKING:
     from flows.ray_runner import RayRunner
@@ -201,7 +202,7 @@ def cluster(bucket: dict[str, str], tmp_path: Path) -> Iterator[dict[str, str]]:
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as home:
         command = [
             *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
-            *(f"--port={_free_port()}", f"--ray-client-server-port={_free_port()}"),
+            *(f"--port={free_port()}", f"--ray-client-server-port={free_port()}"),
             *("--num-cpus=2", "--num-gpus=2", f"--temp-dir={home}"),
             *("--include-dashboard=false", "--disable-usage-stats"),
         ]

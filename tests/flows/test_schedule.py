@@ -220,6 +220,7 @@ class Interrupted(Service):
 
     def _serve_once(self) -> None:
         _thread.interrupt_main()
+        self._ended.set()  # else whoever waits already would not wake up
 
 
 def end_of(service: Service) -> str:
