@@ -28,6 +28,7 @@ from rich.table import Table
 
 from data import Catalog, PlannedStage, Store, place_id, provenance, stage_key
 from data.artifact import Artifact, Voucher, encode, file_digest
+from data.memory import held
 from data.schema import TABLES
 from data.tables import complete_artifacts
 
@@ -131,7 +132,7 @@ def _publish(folder: Path, kind: str, key: str, rows: pa.Table, about: dict[str,
     path.parent.mkdir(parents=True, exist_ok=True)
     content = encode(rows, kind, key, about)
     path.write_bytes(content)
-    metadata = pq.read_metadata(pa.BufferReader(content)).metadata or {}
+    metadata = pq.read_metadata(held(content)).metadata or {}
     digest = json.loads(metadata[b"circuit-grid"])["digest"]
     voucher = Voucher(Artifact(kind, key, digest, rows.num_rows, about), file_digest(content))
     path.with_suffix(".json").write_bytes(voucher.to_json())

@@ -17,6 +17,7 @@ from data.conformity import conform
 from data.digest import content_digest
 from data.errors import StoreError
 from data.keys import parse_json
+from data.memory import held
 from data.schema import SCHEMA_VERSION, Table, since, table
 
 _METADATA = b"circuit-grid"
@@ -125,7 +126,7 @@ def encode(rows: pa.Table, kind: str, key: str, provenance: Mapping[str, object]
 def decode(content: bytes, declared: Table) -> pa.Table:
     """The rows of a Parquet file; ValueError, as half a sentence, if it is not one of this kind."""
     try:
-        rows = pq.ParquetFile(pa.BufferReader(content)).read()
+        rows = pq.ParquetFile(held(content)).read()
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"it does not open as Parquet ({error})") from error
     if not rows.schema.equals(declared.schema):
@@ -139,7 +140,7 @@ def vouch(content: bytes, kind: str, key: str) -> Voucher:
     ValueError, as half a sentence, if the file is not whole or not that of this kind and key.
     """
     rows = decode(content, table(kind))
-    metadata = pq.read_metadata(pa.BufferReader(content)).metadata or {}
+    metadata = pq.read_metadata(held(content)).metadata or {}
     try:
         found = parse_json(metadata[_METADATA])
     except (KeyError, ValueError) as error:

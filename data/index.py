@@ -29,6 +29,7 @@ import pyarrow.parquet as pq
 from data.artifact import Artifact, Voucher
 from data.errors import StoreAccessError, StoreUnavailableError
 from data.location import Location
+from data.memory import held
 from data.schema import SCHEMA_VERSION
 from data.states import State, seconds_until_settled
 
@@ -279,7 +280,7 @@ def _segment(location: Location, path: str) -> Iterator[tuple[_Key, Entry]]:
     content = location.read(path)
     if content is None or not path.endswith(f"-{_digest(content)}.parquet"):
         return
-    segment = pq.ParquetFile(pa.BufferReader(content)).read()
+    segment = pq.ParquetFile(held(content)).read()
     if not segment.schema.equals(_SCHEMA):
         return
     shared: dict[str, str] = {}

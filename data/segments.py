@@ -23,6 +23,7 @@ from data.access import reaching
 from data.artifact import Artifact
 from data.errors import StoreAccessError, StoreUnavailableError
 from data.location import Location
+from data.memory import held
 from data.schema import SCHEMA_VERSION, Table
 from data.states import sizes_of
 from data.store import Store
@@ -139,12 +140,12 @@ def _written(
     joined = pa.concat_tables(rows).replace_schema_metadata(metadata)
     sink = pa.BufferOutputStream()
     pq.write_table(joined, sink, compression="zstd", use_dictionary=table.text_columns)
-    content = sink.getvalue()
+    content = sink.getvalue().to_pybytes()
     digest = hashlib.sha256(content).hexdigest()
     path = f"{FOLDER}/{table.name}/{len(members)}-{digest}.parquet"
-    location.put_lightly(path, content.to_pybytes())
+    location.put_lightly(path, content)
     # another process may have joined it with more and removed it already
-    return _opened(location, path) or Segment(path, pa.BufferReader(content), dict(members))
+    return _opened(location, path) or Segment(path, held(content), dict(members))
 
 
 def _opened(location: Location, path: str) -> Segment | None:
@@ -178,7 +179,7 @@ def _file(location: Location, path: str) -> pa.NativeFile:
     content = location.read(path)
     if content is None:
         raise FileNotFoundError(path)
-    return pa.BufferReader(content)
+    return held(content)
 
 
 def _size(path: str) -> int:

@@ -196,7 +196,7 @@ def _serve(parent: int, descriptor: int, home: Path) -> None:
     server = uvicorn.Server(config)
     server.run(sockets=[socket.socket(fileno=descriptor)])
     if not server.started:
-        sys.exit(uvicorn.main.STARTUP_FAILURE)
+        sys.exit(1)
 
 
 if __name__ == "__main__":
