@@ -223,6 +223,14 @@ class Interrupted(Service):
         self._ended.set()  # else whoever waits already would not wake up
 
 
+@pytest.fixture
+def hears_ctrl_c() -> Iterator[None]:
+    """As in a terminal; what a shell starts in the background ignores SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def end_of(service: Service) -> str:
     """What a service says last when it is interrupted."""
     told: list[str] = []
@@ -233,7 +241,7 @@ def end_of(service: Service) -> str:
 
 
 def test_who_ends_a_schedule_hears_whether_it_is_paused(
-    kept_server: KeptServer, at_hand: None, monkeypatch: pytest.MonkeyPatch
+    kept_server: KeptServer, at_hand: None, hears_ctrl_c: None, monkeypatch: pytest.MonkeyPatch
 ):
     service = Interrupted("nightly", schedule_of(None, "15m", None), {"grid": "g"}, print)
     assert end_of(service) == "nothing was scheduled yet"
