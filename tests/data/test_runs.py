@@ -86,7 +86,7 @@ def test_a_run_of_a_host_that_is_gone_is_none_once_it_has_stood_still_for_long(
     looking = threading.Thread(target=lambda: found.append(store.scheduled("nightly")))
     looking.start()
     before = clock.asked
-    while clock.asked < before + 4:  # it has been seen to stand still
+    while looking.is_alive() and clock.asked < before + 4:  # it has been seen to stand still
         time.sleep(0.01)
     assert found == []  # it may be alive
     clock.seconds += DEAD_AFTER
